@@ -1,0 +1,48 @@
+# Two commands are enough: `make reproduce` (the main job) and `make test`.
+# Each needs only python3 and make and creates the environment if it is missing.
+VENV ?= .venv
+PYTHON ?= python3
+OUT ?= out
+BIN := $(VENV)/bin
+# One BLAS thread a process: the matrices here are small, and parallelism is over chunks and test workers.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint format validate-full bench clean
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed ## Create the environment (done by the other targets when needed).
+
+reproduce: setup ## Cross-check theory, sampling and retraining, and draw Figures 2 and 3 into out/.
+	$(BIN)/python -m validation --out $(OUT)
+	$(BIN)/python -m paper_figs 2 3 --out $(OUT)/figures
+
+test: setup ## Run the tests, doctests included, except those marked slow.
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow' --benchmark-disable
+
+validate-full: setup ## Run every test, slow ones included.
+	$(BIN)/python -m pytest -q -n 2 --benchmark-disable
+
+bench: setup ## Measure speed against the targets.
+	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only
+
+lint: setup ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Rewrite the code in the project's style.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and everything made from it.
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

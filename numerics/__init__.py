@@ -1,0 +1,1 @@
+"""Simulation: training, retraining, sampling and curvature, on torch."""

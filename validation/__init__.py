@@ -1,0 +1,1 @@
+"""Cross-checks of theory, sampling and retraining, each with its measured error."""
