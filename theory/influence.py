@@ -1,0 +1,215 @@
+r"""Influence of one sample on another along training, in closed form (paper Eqs. 57-59 and their exact counterparts).
+
+With :math:`r_j = W(t) x_j - y_j` and :math:`dW_i = \partial W(t) / \partial \beta_i`,
+
+.. math:: I_{ij}(t) = r_j(t)^T \, dW_i(t) \, x_j ,
+
+so that negative influence means that sample i helps query j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from theory import checks
+from theory.hierarchy import Dataset
+from theory.mode_response import FORMULAS, ResponseKernels, response_kernels
+from theory.saxe import Modes, singular_modes
+from theory.trajectories import trajectory
+
+__all__ = ["influence_trajectory"]
+
+_CHUNK = 2**21  # array elements of dW held at once: 16 MB
+
+
+def influence_trajectory(
+    dataset: Dataset,
+    epochs: ArrayLike,
+    *,
+    tau: float,
+    g0: ArrayLike | Modes,
+    formula: str = "sample-weight",
+    sources: Sequence[str] | None = None,
+    queries: Dataset | None = None,
+) -> xr.DataArray:
+    r"""Return the first-order influence of every source on every query at every epoch.
+
+    The formulas differ in what they hold fixed while the weight of a sample changes:
+
+    ``"paper-P1"``, ``"paper-P2"``
+        Paper Eqs. 50-58 as printed: rotations A_jk = Q_jk / (s_k - s_j) and B_jk = Q_jk / (s_j - s_k) (P1) or
+        Q_kj / (s_j - s_k) (P2), symmetric and skew parts within degenerate blocks. Exact only for symmetric Q.
+    ``"spectral"``
+        Exact derivative of U g(S) V^T along dC = y x^T: only Y^T X changes and the initial weights follow the new
+        singular vectors.
+    ``"fixed-init"``
+        Only Y^T X changes; the initial weights stay where they are.
+    ``"sample-weight"``
+        Y^T X and X^T X change, initial weights stay: the derivative of weighted retraining.
+
+    Parameters
+    ----------
+    dataset
+        Training set with whitened inputs, X^T X = I.
+    epochs
+        Increasing times in epochs, shape (T,), >= 0.
+    tau
+        Time constant in epochs, see `time_constant`.
+    g0
+        Initial mode strengths: one positive number, one a mode in descending order of singular value, or `Modes` from
+        `aligned_modes`, which also fixes the basis inside degenerate blocks. The first three formulas differentiate
+        one function g(s) of the singular values and need one number.
+    formula
+        One of the above.
+    sources
+        Names of the samples to perturb; all of them if not given.
+    queries
+        Samples whose loss is asked for, with the same numbers of inputs and outputs; the training set if not given.
+
+    Returns
+    -------
+    xarray.DataArray
+        dims (epoch, source, query), in units of the loss 1/2 |y - W x|^2 per unit of sample weight.
+
+    Raises
+    ------
+    ValueError
+        If inputs are not whitened; if Y^T X has neither full row nor full column rank and `formula` is one of the
+        first three, whose map is not differentiable there; or if strengths do not fit the formula.
+
+    References
+    ----------
+    Lee, Smith, Adam, Hoogland (2025), arXiv 2510.12071, section C.6.
+
+    Examples
+    --------
+    >>> from theory import hierarchical_dataset
+    >>> influence = influence_trajectory(hierarchical_dataset(), [0, 3000, 10000], tau=1200.0, g0=2.5e-5)
+    >>> influence.sel(source="dog", query="sparrow").values.round(3)
+    array([ 0.   ,  0.248, -0.   ])
+    """
+    formula = checks.choice("formula", formula, FORMULAS)
+    times = checks.times("epochs", epochs)
+    if times.ndim != 1 or np.any(np.diff(times) <= 0):
+        raise ValueError("epochs must be an increasing list of times.")
+    tau = checks.positive("tau", tau)
+    checks.whitened(dataset.inputs, needed_by=f"formula {formula!r}")
+    queries = dataset if queries is None else queries
+    if (queries.n_inputs, queries.n_outputs) != (dataset.n_inputs, dataset.n_outputs):
+        raise ValueError(
+            f"queries have {queries.n_inputs} inputs and {queries.n_outputs} outputs, but the training set has "
+            f"{dataset.n_inputs} and {dataset.n_outputs}."
+        )
+    names = dataset.names if sources is None else tuple(sources)
+    modes = _modes(dataset, g0, formula)
+    perturbed = _in_modes(modes, dataset, [dataset.index(name) for name in names])
+    asked = _in_modes(modes, queries, list(range(len(queries))))
+
+    # Modes with equal singular value and strength share their kernels: a tree has few different ones.
+    distinct, group = np.unique(np.stack([-modes.values, modes.initial_strengths]), axis=1, return_inverse=True)
+    values = np.empty((len(times), len(names), len(queries)))
+    chunk = max(1, _CHUNK // (len(names) * max(len(modes.values), 1) * max(len(modes.values), len(queries))))
+    kernels = response_kernels(formula, times, -distinct[0], distinct[1], tau)
+    for first in range(0, len(times), chunk):
+        part = slice(first, first + chunk)
+        values[part] = _assemble(_expand(kernels, part, group.ravel()), perturbed, asked)
+    attrs = {
+        "formula": formula,
+        "tau": tau,
+        "g0": modes.initial_strengths,
+        "long_name": "influence (negative = helps)",
+        "units": "loss per sample weight",
+    }
+    return trajectory(values, times, names, queries.names, attrs=attrs)
+
+
+def _modes(dataset: Dataset, g0: ArrayLike | Modes, formula: str) -> Modes:
+    syx = dataset.syx
+    if isinstance(g0, Modes):
+        modes = g0
+        if modes.left.shape[0] != dataset.n_outputs or modes.right.shape[0] != dataset.n_inputs:
+            raise ValueError("the modes given as g0 belong to a data set with other numbers of inputs or outputs.")
+        mismatch = np.abs(modes.left * modes.values @ modes.right.T - syx).max()
+        if mismatch > 1e-10 * modes.values[0]:
+            raise ValueError(f"the modes given as g0 do not reproduce Y^T X (largest difference {mismatch:.3g}).")
+    else:
+        u, s, v = singular_modes(syx)
+        strengths = checks.array("g0", g0)
+        if strengths.ndim > 0 and strengths.shape != s.shape:
+            raise ValueError(f"g0 has shape {strengths.shape}, but there are {len(s)} modes.")
+        modes = Modes(u, s, v, np.broadcast_to(strengths, s.shape).copy())
+        differing = modes.initial_strengths[1:] != modes.initial_strengths[:-1]
+        if np.any(differing & (s[1:] == s[:-1])):
+            raise ValueError(
+                "g0 differs inside a block of equal singular values, where the basis is arbitrary; pass "
+                "aligned_modes(w1, w2, syx), which fixes it."
+            )
+    if formula in ("paper-P1", "paper-P2", "spectral"):
+        if np.ptp(modes.initial_strengths) > 0:
+            raise ValueError(
+                f"formula {formula!r} differentiates one function g(s) of the singular values and needs a single g0; "
+                "use 'fixed-init' or 'sample-weight' for one strength a mode."
+            )
+        if len(modes.values) < min(syx.shape):
+            raise ValueError(
+                f"Y^T X has rank {len(modes.values)}, less than its sides {syx.shape}, where the map U g(S) V^T with "
+                f"g(0) > 0 is not differentiable: formula {formula!r} has no value; use 'fixed-init' or 'sample-weight'."
+            )
+    return modes
+
+
+@dataclass(frozen=True, eq=False)
+class _Coordinates:
+    """Samples in the basis of modes: input alpha, target psi, and what of both lies outside the modes."""
+
+    alpha: Float[np.ndarray, "n r"]
+    psi: Float[np.ndarray, "n r"]
+    input_perp: Float[np.ndarray, "n p"]
+    target_perp: Float[np.ndarray, "n o"]
+
+
+def _in_modes(modes: Modes, dataset: Dataset, rows: list[int]) -> _Coordinates:
+    x, y = dataset.inputs[rows], dataset.targets[rows]
+    alpha, psi = x @ modes.right, y @ modes.left
+    return _Coordinates(alpha, psi, x - alpha @ modes.right.T, y - psi @ modes.left.T)
+
+
+def _expand(kernels: ResponseKernels, part: slice, group: Int[np.ndarray, " r"]) -> ResponseKernels:
+    def pairs(kernel: np.ndarray) -> np.ndarray:
+        return kernel[part][:, group[:, None], group]
+
+    def singles(kernel: np.ndarray) -> np.ndarray:
+        return kernel[part][:, group]
+
+    return ResponseKernels(
+        pairs(kernels.target_input),
+        pairs(kernels.input_target),
+        pairs(kernels.input_input),
+        singles(kernels.target_perp),
+        singles(kernels.input_perp),
+        singles(kernels.strengths),
+    )
+
+
+def _assemble(kernels: ResponseKernels, source: _Coordinates, query: _Coordinates) -> Float[np.ndarray, "t n m"]:
+    """Return r_j^T dW_i x_j for all sources i and queries j, shape (T, n, m)."""
+    alpha, psi = source.alpha[None], source.psi[None]
+    response = (
+        kernels.target_input[:, None] * (psi[..., :, None] * alpha[..., None, :])
+        + kernels.input_target[:, None] * (alpha[..., :, None] * psi[..., None, :])
+        - kernels.input_input[:, None] * (alpha[..., :, None] * alpha[..., None, :])
+    )
+    residual = kernels.strengths[:, None] * query.alpha - query.psi
+    influence = np.einsum("tiaj,tja->tij", response @ query.alpha.T, residual, optimize=True)
+    left = np.einsum("ia,ta,ja->tij", source.alpha, kernels.target_perp, query.alpha, optimize=True)
+    right_response = kernels.target_perp[:, None] * psi - kernels.input_perp[:, None] * alpha
+    right = np.einsum("tia,tja->tij", right_response, residual, optimize=True)
+    influence -= left * (source.target_perp @ query.target_perp.T)
+    influence += right * (source.input_perp @ query.input_perp.T)
+    return influence
