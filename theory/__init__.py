@@ -8,6 +8,8 @@ from theory.hierarchy import (
     tree_distance,
 )
 from theory.influence import influence_trajectory
+from theory.leave_one_out import leave_one_out_trajectory
+from theory.linear_networks import linear_network_factors, linear_network_solution
 from theory.saxe import (
     Modes,
     aligned_modes,
@@ -16,10 +18,19 @@ from theory.saxe import (
     mode_strength,
     time_constant,
 )
+from theory.svd_response import (
+    PrintedSVDResponse,
+    SVDResponse,
+    paper_svd_response,
+    spectral_derivative,
+    svd_response,
+)
 
 __all__ = [
     "Dataset",
     "Modes",
+    "PrintedSVDResponse",
+    "SVDResponse",
     "SingularStructure",
     "aligned_modes",
     "half_rise_time",
@@ -27,7 +38,13 @@ __all__ = [
     "hierarchical_structure",
     "influence_trajectory",
     "initial_mode_strength",
+    "leave_one_out_trajectory",
+    "linear_network_factors",
+    "linear_network_solution",
     "mode_strength",
+    "paper_svd_response",
+    "spectral_derivative",
+    "svd_response",
     "time_constant",
     "tree_distance",
 ]

@@ -159,7 +159,8 @@ def _modes(dataset: Dataset, g0: ArrayLike | Modes, formula: str) -> Modes:
         if len(modes.values) < min(syx.shape):
             raise ValueError(
                 f"Y^T X has rank {len(modes.values)}, less than its sides {syx.shape}, where the map U g(S) V^T with "
-                f"g(0) > 0 is not differentiable: formula {formula!r} has no value; use 'fixed-init' or 'sample-weight'."
+                f"g(0) > 0 is not differentiable: formula {formula!r} has no value; "
+                "use 'fixed-init' or 'sample-weight'."
             )
     return modes
 
