@@ -84,8 +84,8 @@ def leave_one_out_trajectory(
     names = dataset.names if sources is None else tuple(sources)
     rows = [dataset.index(name) for name in names]
 
-    # A whitened square X is orthogonal, so each sample owns its input direction.
-    closed = epsilon == -1 and len(dataset) == dataset.n_inputs
+    # A whitened square X is orthogonal, so each sample owns its input direction; without the only one nothing moves.
+    closed = epsilon == -1 and len(dataset) == dataset.n_inputs > 1
     solve = _without_sample if closed else _reweighted
     baseline = _losses(linear_network_solution(first, second, dataset.syx, times, tau), dataset)
     if not closed:
@@ -147,7 +147,7 @@ def _flow(
     weighted = dataset.inputs.T * weights
     syx, sxx = (weighted @ dataset.targets).T, weighted @ dataset.inputs
     p = len(sxx)
-    start = np.linalg.qr(np.hstack([w1, w2.T]), mode="r").T
+    start = np.linalg.qr(np.hstack([w1, w2.T])).R.T
 
     def velocity(_: float, state: np.ndarray) -> np.ndarray:
         q = state.reshape(start.shape)

@@ -153,7 +153,7 @@ class _ModalFlow:
         fastest = max(float(self.eigenvalues[0]), float(np.square(self.start).sum()), np.finfo(float).tiny)
         span = LONGEST_STEP / fastest
         scaled = t / self.tau
-        anchors = np.floor(scaled / span).astype(int)
+        anchors = np.floor(np.minimum(scaled / span, 2.0**62)).astype(int)
         rows, here, settled = self.start, 0, False
         for anchor in np.unique(anchors):
             for _ in range(0 if settled else int(anchor) - here):
@@ -162,7 +162,7 @@ class _ModalFlow:
                     break
             here = int(anchor)
             times = slice(*np.searchsorted(anchors, [anchor, anchor + 1]))
-            yield times, rows, np.maximum(scaled[times] - anchor * span, 0.0)
+            yield times, rows, np.clip(scaled[times] - anchor * span, 0.0, span)
 
     def _saturation(self, rows: Float[np.ndarray, "n k"], dt: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m k k"]:
         accumulated = dt[:, None] * exprel(2 * self.eigenvalues * dt[:, None])

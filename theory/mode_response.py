@@ -103,8 +103,8 @@ def _symmetric_kernel(
         [g0_a (e^{-h s_b} - e^{-h m}) + g0_b (e^{-h m} - e^{-h s_a}) + g0_a g0_b (phi_b - phi_a)]
 
     over (s_a - s_b) D_a D_b, with m = (s_a + s_b) / 2; each difference is written as a divided difference, so nothing
-    cancels however close the singular values are. For equal strengths it is the divided difference (g_a - g_b) / (s_a - s_b), on the diagonal
-    dg/ds.
+    cancels however close the singular values are. For equal strengths it is the divided difference
+    (g_a - g_b) / (s_a - s_b), on the diagonal dg/ds.
     """
     h = (2 * t / tau)[:, None, None]
     high, low = np.maximum(s[:, None], s), np.minimum(s[:, None], s)

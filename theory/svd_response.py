@@ -241,14 +241,13 @@ def spectral_derivative(
     """
     c = checks.matrix("c", c)
     dc = checks.matrix("dc", dc, c.shape)
-    at_zero = float(np.asarray(g(np.zeros(1)))[0])
     u, s, v = singular_modes(c) if np.any(c) else (np.empty((len(c), 0)), np.empty(0), np.empty((c.shape[1], 0)))
-    if len(s) < min(c.shape) and at_zero != 0:
+    gs = _values_of("g", g, s)
+    if len(s) < min(c.shape) and (at_zero := float(_values_of("g", g, np.zeros(1))[0])) != 0:
         raise ValueError(
             f"c has rank {len(s)}, less than both its sides {c.shape}, and g(0) = {at_zero:.3g} is not 0, so "
             "U g(S) V^T has no derivative there; restrict c to its range first."
         )
-    gs = _values_of("g", g, s)
     q = u.T @ dc @ v
     divided = _divided_difference(g, g_prime, s)
     with np.errstate(invalid="ignore"):

@@ -22,13 +22,13 @@ SMALL = TrainingConfig(hidden=6, sigma=0.3, lr=0.1, epochs=30, checkpoint_every=
 
 
 def general_data(n=5, p=3, o=4):
-    """Inputs that are neither one-hot nor whitened, so that every matrix product matters."""
+    """Return inputs that are neither one-hot nor whitened, so that every matrix product matters."""
     rng = np.random.default_rng(0)
     return Dataset(rng.normal(size=(n, p)), rng.normal(size=(n, o)))
 
 
 def torch_reference(data, config, weights, schedule=None):
-    """The same training with torch.nn, torch's mean squared error and torch.optim.SGD."""
+    """Run the same training with torch.nn, torch's mean squared error and torch.optim.SGD."""
     w1, w2 = initial_weights(data, hidden=config.hidden, sigma=config.sigma, seed=config.seed)
     net = torch.nn.Sequential(
         torch.nn.Linear(data.n_inputs, config.hidden, bias=False),
