@@ -200,12 +200,18 @@ def degenerate_blocks(s: ArrayLike, *, tolerance: float) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(s)], strict=True)]
 
 
-def aligned_modes(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike) -> Modes:
+def aligned_modes(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, *, deflate: bool = False) -> Modes:
     """Return the singular modes of `syx` with each degenerate block rotated to the basis the network grows in.
 
     Singular vectors inside a block of equal singular values are arbitrary; growth from the actual initial weights is
     decoupled in the basis where A^T A, A = (W_1 V + W_2^T U) / 2, is diagonal within the block. Singular values that
     differ by rounding only (relative 8 eps max(O, P)) count as equal and are replaced by their mean.
+
+    Between blocks the columns of A are not orthogonal either. Once a faster mode has saturated, a slower one has lost
+    the part of its column along the faster one's: by the exact matrix solution, what grows to its singular value is
+    the rest. With `deflate` the initial strengths are those of the rest (A's columns after Gram-Schmidt, fastest
+    first), which predicts when a mode is learned; without, those of the whole column, which predicts its size before
+    any mode has saturated.
 
     Parameters
     ----------
@@ -213,6 +219,8 @@ def aligned_modes(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike) -> Modes:
         Initial weights, shapes (h, P) and (O, h).
     syx
         Input-output correlation, shape (O, P), not zero. Modes with zero singular value are left out.
+    deflate
+        Whether to take out of each mode's overlap what it shares with faster modes.
 
     Returns
     -------
@@ -230,6 +238,10 @@ def aligned_modes(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike) -> Modes:
     growing = _growing_overlap(w1, w2, u, v)
     strengths = np.empty_like(s)
     for block in degenerate_blocks(s, tolerance=0.0):
+        if deflate and block.start:
+            faster = np.linalg.qr(growing[:, : block.start]).Q
+            for _ in range(2):  # twice is enough for orthogonality to rounding (Kahan and Parlett)
+                growing[:, block] -= faster @ (faster.T @ growing[:, block])
         values, rotation = np.linalg.eigh(growing[:, block].T @ growing[:, block])
         strengths[block] = np.maximum(values[::-1], np.finfo(float).tiny)
         rotation = rotation[:, ::-1]

@@ -13,6 +13,7 @@ from theory import (
     half_rise_time,
     hierarchical_dataset,
     initial_mode_strength,
+    linear_network_solution,
     mode_strength,
     time_constant,
 )
@@ -66,7 +67,7 @@ def test_half_rise(s, fraction, tau):
 
 
 def test_time_constant_is_the_mean_squared_error_one():
-    """tau turns one step on torch's mean squared error into the flow: lr * d(MSE)/dW = (1/tau) dl/dW summed."""
+    """Tau turns one step on torch's mean squared error into the flow: lr * d(MSE)/dW = (1/tau) dl/dW summed."""
     torch = pytest.importorskip("torch")
     n, o, lr = 4, 7, 0.03
     w = torch.zeros(o, n, requires_grad=True, dtype=torch.float64)
@@ -123,6 +124,37 @@ def test_aligned_modes_decouple_every_block():
         assert np.allclose(inner, np.diag(np.diag(inner)), rtol=0, atol=64 * EPS * gram.max())
         assert np.all(np.diff(modes.initial_strengths[block]) <= 0)
     assert np.allclose(modes.initial_strengths, np.diag(gram), rtol=0, atol=64 * EPS * gram.max())
+
+
+def test_deflated_strengths_are_those_from_which_a_mode_rises():
+    """The exact matrix solution is half-way up each mode at the time that its deflated strength predicts.
+
+    Balanced layers with overlaps a_k that are far from orthogonal. When mode k rises, what it shares with another mode
+    j is suppressed by e^{-2 |s_j - s_k| t / tau}.
+    """
+    s, tau, rng = np.array([4.0, 2.5, 1.0]), 1.0, np.random.default_rng(4)
+    overlaps = 1e-7 * rng.normal(size=(4, 3))
+    u, v = np.linalg.qr(rng.normal(size=(5, 3)))[0], np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    w1, w2 = overlaps @ v.T, u @ overlaps.T
+    modes = aligned_modes(w1, w2, u * s @ v.T, deflate=True)
+    whole = initial_mode_strength(w1, w2, modes.left, modes.right)
+    # In this draw mode 1 shares 28 % of its strength, so that the whole strength would miss the time by far.
+    assert modes.initial_strengths[1] < 0.8 * whole[1]
+    assert modes.initial_strengths[0] == pytest.approx(whole[0], rel=64 * EPS)
+    times = half_rise_time(s, modes.initial_strengths, tau)
+    maps = linear_network_solution(w1, w2, u * s @ v.T, times, tau)
+    halves = np.einsum("ok,kop,pk->k", modes.left, maps, modes.right)
+    gaps = np.abs(s[:, None] - s)[~np.eye(3, dtype=bool)].reshape(3, 2).min(axis=1)
+    leak = np.exp(-2 * gaps * times / tau)  # of a neighbour, in either direction, times a squared cosine
+    assert leak.max() < 1e-4
+    assert np.all(np.abs(halves / (s / 2) - 1) < leak + 1e-12)
+
+
+def test_a_mode_without_room_beside_faster_ones_is_never_learned():
+    """One hidden unit has room for one mode; the rest of the slower one's overlap is rounding."""
+    modes = aligned_modes([[0.1, 0.2]], [[0.1], [0.2]], np.diag([2.0, 1.0]), deflate=True)
+    assert modes.initial_strengths[0] == pytest.approx(0.01, rel=16 * EPS)
+    assert modes.initial_strengths[1] < EPS**2
 
 
 def test_aligned_modes_leave_out_zero_modes():
