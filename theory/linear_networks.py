@@ -9,7 +9,7 @@ With whitened inputs and balanced layers (W_1 W_1^T = W_2^T W_2), :math:`Q = [W_
 
 Evaluated as printed this loses every digit after a few tau, because exponentials of order e^{2 s t/tau} cancel. Here
 the flow is composed of short steps in factor form, in the eigenbasis of F: row k of A = E^T Q grows by
-e^{lambda_k dt/tau}, and all rows share the factor (I + A^T P A)^{-1/2}. A mode that starts at zero stays there exactly,
+e^{lambda_k dt/tau}, and all rows share the factor (I + A^T P A)^{-1/2}. A mode without any overlap stays at zero,
 a bottleneck (fewer hidden units than modes) never inverts a singular matrix, and nothing overflows.
 """
 
