@@ -33,7 +33,7 @@ validate-full: setup ## Run every test, slow ones included.
 	$(BIN)/python -m pytest -q -n 2 --benchmark-disable
 
 bench: setup ## Measure speed against the targets.
-	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
 
 lint: setup ## Check style and types.
 	$(BIN)/ruff check .

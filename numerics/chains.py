@@ -24,7 +24,7 @@ from theory.hierarchy import Dataset
 
 __all__ = ["ChainPlan", "run_chains"]
 
-_CHAINS_TOGETHER = 48  # state of so many chains of the toy network stays in a core's cache
+_CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
 _STEPS_OF_NOISE = 4  # steps of noise drawn in one call; part of the definition of a chain's stream
 _VECTOR = 64  # numbers a vector loop takes at once; a buffer of whole vectors has no tail that rounds differently
 
@@ -257,9 +257,10 @@ class _Noise:
         hidden, p = plan.checkpoints.w1.shape[1:]
         o = plan.checkpoints.w2.shape[1]
         layout = _Layout.of(plan, len(chains))
-        self._generators = [_generator(plan, int(chain)) for chain in chains]
         self._split = hidden * p
         self._block = torch.empty(len(chains), _STEPS_OF_NOISE, hidden * (p + o), dtype=plan.dtype)
+        generators = [_generator(plan, int(chain)) for chain in chains]
+        self._rows = list(zip(self._block.unbind(), generators, strict=True))
         self._flat = layout.empty(plan.dtype)
         first, second = layout.layers(self._flat)
         self._first, self._second = first[:, :p].flatten(1), second[:, :o].flatten(1)
@@ -268,7 +269,7 @@ class _Noise:
     def next(self) -> Float[torch.Tensor, " size"]:
         """Return the noise of the next step, zero in the padding, in a buffer that may be overwritten."""
         if self._used == _STEPS_OF_NOISE:
-            for row, generator in zip(self._block, self._generators, strict=True):
+            for row, generator in self._rows:
                 row.normal_(generator=generator)
             self._used = 0
         self._first.copy_(self._block[:, self._used, : self._split])

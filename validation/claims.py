@@ -76,6 +76,8 @@ class Claim:
         Function that makes the checks.
     erratum
         Whether the checks show that a printed formula does not hold.
+    sampled
+        Whether the claim needs the sampled posterior, the slowest measurement.
     """
 
     identifier: str
@@ -83,6 +85,7 @@ class Claim:
     source: str
     measure: Callable[[ToyExperiment], Iterable[Check]]
     erratum: bool = False
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,14 @@ _REGISTRY: dict[str, Claim] = {}
 
 
 def claim(
-    identifier: str, statement: str, *, source: str, erratum: bool = False
+    identifier: str, statement: str, *, source: str, erratum: bool = False, sampled: bool = False
 ) -> Callable[[Callable[[ToyExperiment], Iterable[Check]]], Callable[[ToyExperiment], Iterable[Check]]]:
     """Register the decorated function as the measurement of a claim."""
 
     def register(measure: Callable[[ToyExperiment], Iterable[Check]]) -> Callable[[ToyExperiment], Iterable[Check]]:
         if identifier in _REGISTRY:
             raise ValueError(f"two claims are called {identifier!r}.")
-        _REGISTRY[identifier] = Claim(identifier, statement, source, measure, erratum)
+        _REGISTRY[identifier] = Claim(identifier, statement, source, measure, erratum, sampled)
         return measure
 
     return register

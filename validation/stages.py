@@ -65,6 +65,7 @@ def _slope_in_errors(shape: xr.DataArray, measured: xr.DataArray, error: xr.Data
     "The Bayesian influence of dog on cat, birds and plants changes sign, helpful first, and harms most in the order "
     "of the hierarchy: plants, birds, cat.",
     source="paper 3, Figs. 3 and 4",
+    sampled=True,
 )
 def stages_bif(experiment: ToyExperiment) -> Iterator[Check]:
     """Check signs and peak order of the Bayesian influence."""
@@ -123,6 +124,7 @@ def closed_form_loo(experiment: ToyExperiment) -> Iterator[Check]:
     "At the strong localisation used, the Bayesian influence is the instantaneous gradient kernel divided by the "
     "localisation, up to the sampler's discretisation.",
     source="ours",
+    sampled=True,
 )
 def bif_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check]:
     """Compare the sampled covariance with the gradient kernel over all pairs and checkpoints."""
@@ -148,6 +150,7 @@ def bif_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check]:
     "The Bayesian influence has the stages of leave-one-out but is not the same quantity: their trajectories correlate "
     "moderately.",
     source="paper Fig. 3 and 6, ours",
+    sampled=True,
 )
 def bif_is_not_loo(experiment: ToyExperiment) -> Iterator[Check]:
     """Report the correlation of Bayesian influence and leave-one-out for every group of queries."""
