@@ -30,7 +30,7 @@ __all__ = ["IndefiniteCurvature", "gauss_newton_influence", "gradient_kernel", "
 
 
 class IndefiniteCurvature(ArithmeticError):
-    """H + damping is singular to rounding: an eigenvalue of the indefinite H cancels the damping."""
+    """H + damping is singular to rounding: an eigenvalue of H cancels the damping, or the damping is too small."""
 
 
 def gradient_kernel(dataset: Dataset, checkpoints: Checkpoints) -> xr.DataArray:
@@ -135,12 +135,7 @@ def hessian_influence(
             for d, constant in enumerate(constants):
                 shift = constant * largest[t] if relative else constant
                 closest[d, t] = np.abs(eigenvalues + shift).min()
-                if closest[d, t] <= rounding:
-                    kind = "relative damping" if relative else "damping"
-                    raise IndefiniteCurvature(
-                        f"H + damping is singular at epoch {epochs[t]:g}: with {kind} {constant:g} its smallest "
-                        f"absolute eigenvalue is {closest[d, t]:.3g}. Choose another damping."
-                    )
+                _refuse_singular("H", closest[d, t], rounding, epochs[t], constant, relative)
                 influence[d, t] = -tridiagonal.inverse_form(shift) / n
             if progress is not None:
                 progress(t + 1)
@@ -161,6 +156,7 @@ def gauss_newton_influence(
     *,
     damping: ArrayLike | None = None,
     relative_damping: ArrayLike | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Return the damped Gauss-Newton influence at every checkpoint and damping constant.
 
@@ -176,14 +172,19 @@ def gauss_newton_influence(
         Damping constants lambda, > 0, one or several.
     relative_damping
         Instead of `damping`: constants c, > 0, in units of each checkpoint's largest eigenvalue.
+    progress
+        Called once with the number of checkpoints, which all go in one batch.
 
     Returns
     -------
     xarray.Dataset
-        ``influence``, dims (damping, epoch, source, query), and ``max_abs_eigenvalue``, dims (epoch).
+        The variables of `hessian_influence`. ``min_eigenvalue`` is 0 and ``smallest_damped`` the damping itself:
+        scaling W_1 up and W_2 down changes no output, so the Gauss-Newton matrix is always singular.
 
     Raises
     ------
+    IndefiniteCurvature
+        If a damping is below the rounding error of the largest eigenvalue.
     ValueError
         If a damping constant is not positive, both or none of the two kinds are given, shapes do not fit, or the
         weights are zero at a checkpoint and the damping is relative to them.
@@ -221,32 +222,39 @@ def gauss_newton_influence(
                 f"the Gauss-Newton matrix is zero at epoch {epoch:g}, so a damping relative to it is zero too; give "
                 "an absolute damping."
             )
+        rounding = np.finfo(float).eps * n * dataset.n_outputs * largest
+        for constant, row in zip(constants.tolist(), shifts.tolist(), strict=True):
+            for shift, noise, epoch in zip(row, rounding.tolist(), checkpoints.epochs.tolist(), strict=True):
+                _refuse_singular("the Gauss-Newton matrix", shift, noise, epoch, constant, relative)
         shrunk = values / (values + n * shifts[:, :, None, None])
         resolvent = torch.einsum("toik,dtok,tojk->dtoij", vectors, shrunk, vectors)
         influence = -torch.einsum("tio,tjo,dtoij->dtij", residual, residual, resolvent)
     epochs = checkpoints.epochs
+    if progress is not None:
+        progress(len(epochs))
     return xr.Dataset(
         {
             "influence": _labelled(influence.numpy(), constants, dataset, epochs, "damped Gauss-Newton", relative),
             "max_abs_eigenvalue": ("epoch", largest.numpy()),
+            "min_eigenvalue": ("epoch", np.zeros(len(epochs))),
+            "negative_eigenvalues": ("epoch", np.zeros(len(epochs), dtype=np.int64)),
+            "smallest_damped": (("damping", "epoch"), shifts.numpy()),
         }
     )
 
 
 class _Tridiagonal:
-    """Householder tridiagonal form T = Q^T H Q of a symmetric matrix, with Q^T applied to the rows given."""
+    """Householder form T = Q^T H Q of a symmetric matrix of size 2 or more, with Q^T applied to the rows given."""
 
     def __init__(self, h: Float[np.ndarray, "d d"], rows: Float[np.ndarray, "n d"]) -> None:
         size = len(h)
         work = int(lapack.dsytrd_lwork(size, lower=1)[0])
         packed, self._diagonal, self._beside, scales, info = lapack.dsytrd(h, lower=1, lwork=work)
         columns = np.asfortranarray(rows.T)
-        if size > 1:
-            block = np.asfortranarray(columns[1:])
-            columns[1:], _, flag = lapack.dormqr("L", "T", packed[1:, :-1], scales, block, lwork=64 * len(rows))
-            info = info or flag
-        if info:
-            raise ArithmeticError(f"LAPACK could not tridiagonalise the Hessian (info = {info}).")
+        block = np.asfortranarray(columns[1:])
+        columns[1:], _, flag = lapack.dormqr("L", "T", packed[1:, :-1], scales, block, lwork=64 * len(rows))
+        if info or flag:
+            raise ArithmeticError(f"LAPACK could not tridiagonalise the Hessian (info = {info or flag}).")
         self._columns = columns
         self.eigenvalues = eigvalsh_tridiagonal(self._diagonal, self._beside)
 
@@ -268,6 +276,17 @@ def _constants(damping: ArrayLike | None, relative_damping: ArrayLike | None) ->
     if constants.ndim != 1 or constants.size == 0:
         raise ValueError(f"{name} must be a number or a list of numbers, but its shape is {constants.shape}.")
     return constants, name == "relative_damping"
+
+
+def _refuse_singular(
+    matrix: str, smallest: float, rounding: float, epoch: float, constant: float, relative: bool
+) -> None:
+    if smallest <= rounding:
+        kind = "relative damping" if relative else "damping"
+        raise IndefiniteCurvature(
+            f"{matrix} + damping is singular at epoch {epoch:g}: with {kind} {constant:g} its smallest absolute "
+            f"eigenvalue is {smallest:.3g}. Choose another damping."
+        )
 
 
 def _labelled(

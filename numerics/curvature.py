@@ -47,8 +47,9 @@ def hessian(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theory.hierarchy import Dataset
-    >>> one = Dataset([[1.0]], [[2.0]])
+    >>> one = Dataset(np.array([[1.0]]), np.array([[2.0]]))
     >>> hessian(one, torch.tensor([[1.0]]).double(), torch.tensor([[1.0]]).double())
     tensor([[1., 0.],
             [0., 1.]], dtype=torch.float64)
@@ -65,8 +66,9 @@ def gauss_newton(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theory.hierarchy import Dataset
-    >>> one = Dataset([[1.0]], [[2.0]])
+    >>> one = Dataset(np.array([[1.0]]), np.array([[2.0]]))
     >>> gauss_newton(one, torch.tensor([[1.0]]).double(), torch.tensor([[1.0]]).double())
     tensor([[1., 1.],
             [1., 1.]], dtype=torch.float64)
@@ -85,8 +87,10 @@ def idle_eigenvalues(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theory.hierarchy import Dataset
-    >>> idle_eigenvalues(Dataset([[1.0]], [[2.0]]), torch.zeros(2, 1).double(), torch.zeros(1, 2).double())
+    >>> one = Dataset(np.array([[1.0]]), np.array([[2.0]]))
+    >>> idle_eigenvalues(one, torch.zeros(2, 1).double(), torch.zeros(1, 2).double())
     tensor([-2.,  2.], dtype=torch.float64)
     """
     x, y = _samples(dataset, w1)

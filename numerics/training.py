@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from numerics.networks import Checkpoints, initial_weights, per_sample_losses
 from theory import checks
@@ -240,10 +241,11 @@ def gradient_step(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one intra-op thread: these matrices are small, and a second thread costs more than it does."""
+    """Run torch and BLAS on one thread: these matrices are small, and a second thread costs more than it does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)

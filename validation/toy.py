@@ -251,12 +251,12 @@ class ToyExperiment:
     def hessian(self) -> xr.Dataset:
         """Damped-Hessian influence at every checkpoint and damping constant."""
         self._announce("inverting the damped Hessian at every checkpoint")
-        return hessian_influence(self.dataset, self.checkpoints, relative_damping=self.settings.damping)
+        return hessian_influence(self.dataset, self.checkpoints, relative_damping=list(self.settings.damping))
 
     @cached_property
     def gauss_newton(self) -> xr.Dataset:
         """Damped Gauss-Newton influence at every checkpoint and damping constant."""
-        return gauss_newton_influence(self.dataset, self.checkpoints, relative_damping=self.settings.damping)
+        return gauss_newton_influence(self.dataset, self.checkpoints, relative_damping=list(self.settings.damping))
 
     def posterior_damped(self, influence: Callable[..., xr.Dataset]) -> xr.DataArray:
         """Classical influence by `influence` with the local posterior's own damping, localization / n_beta."""
