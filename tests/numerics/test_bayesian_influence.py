@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from arviz_stats.base import array_stats
 
 import numerics.chains
 from numerics import (
@@ -83,6 +84,14 @@ def test_burn_in_and_thinning_select_draws_of_the_same_chain():
     full = sample(DATA, RUN, QUICK, chains=2, draws=30)
     part = sample(DATA, RUN, QUICK, chains=2, draws=5, burn_in=7, thin=3)
     np.testing.assert_array_equal(part, full.values[:, :, 7 : 7 + 15 : 3])
+
+
+def test_arviz_reads_the_draws():
+    """Chains of one posterior mix: R-hat near 1, and an autocorrelation time of 4 steps leaves a quarter of them."""
+    draws = sample(DATA, RUN, SGLD(1e-3, 50.0, 500.0), chains=4, draws=1000, burn_in=50)
+    loss = draws.sel(epoch=900).values.astype(np.float64)
+    assert array_stats.rhat(loss, chain_axis=0, draw_axis=1).max() < 1.02
+    assert array_stats.ess(loss, chain_axis=0, draw_axis=1).min() > 4000 / 4 / 2
 
 
 def test_the_first_draw_is_the_checkpoint_itself():
