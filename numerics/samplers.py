@@ -10,6 +10,7 @@ buffer that holds every chain, and the step sizes at which that update is stable
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
@@ -33,7 +34,7 @@ class StepSizeWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(ABC):
     """What every sampler of the local posterior has.
 
     Parameters
@@ -55,17 +56,17 @@ class Sampler:
         checks.positive("n_beta", self.n_beta)
         checks.nonnegative("localization", self.localization)
 
+    @abstractmethod
     def update_rule(self, anchor: Float[torch.Tensor, " parameters"]) -> Update:
         """Return ``update(w, gradient, noise)``, which advances `w` in place by one step.
 
         `anchor` and `w` hold the parameters of all chains in one flat buffer, `gradient` that of n_beta L at `w`,
         `noise` standard normal numbers; the last two may be overwritten.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def step_range(self, largest_gradient: float) -> tuple[float, float]:
         """Return the smallest and largest step the update can take, given the largest |dL/dw| on the way."""
-        raise NotImplementedError
 
     def check_step(self, curvature: tuple[float, float], largest_gradient: float, epoch: float) -> str | None:
         """Return a sentence if the step may be outside the stable range, None if it is inside.

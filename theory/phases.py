@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -169,12 +170,12 @@ def transition_sample_size(
         )
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         c, shift = -delta_loss / delta_lambda, delta_constant / delta_lambda
-        excess = shift - np.where(c > 0.1, np.log1p(np.e * c - 1), np.log(c) + 1)
+        excess = shift - (np.log(c) + 1)
         n = np.where(np.isposinf(excess), np.inf, _larger_root(excess) / c)
     if n.ndim == 0 and np.isnan(n):
         raise ValueError(
-            f"c = -delta_loss / delta_lambda = {c:.6g} is not below {np.exp(shift - 1):.6g}, so the phase of lower loss "
-            "has the lower free energy at every n and there is no transition."
+            f"c = -delta_loss / delta_lambda = {c:.6g} is not below {np.exp(shift - 1):.6g}, so the phase of lower "
+            "loss has the lower free energy at every n and there is no transition."
         )
     return n
 
@@ -383,7 +384,7 @@ def tempered_posterior(
 
     Every box is covered by cells with tensor Clenshaw-Curtis rules, halved where the embedded rule disagrees, and where
     the log density could rise between nodes, by as much as it varies over the nodes, to a level that counts. Cells
-    therefore thin out geometrically away from a peak, and a peak of width :math:`n^{-1/2}` costs of order log n of them.
+    therefore thin out geometrically away from a peak, and a peak of width :math:`n^{-1/2}` costs of order log n cells.
     Structure of the losses finer than the first mesh, 48 intervals an axis, must be announced through `points`.
 
     Parameters
@@ -427,7 +428,7 @@ def tempered_posterior(
     if sample_weights is not None:
         sample_weights = checks.array("sample_weights", sample_weights, ndim=1)
 
-    def evaluate(w: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(scale: float, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values = _checked_values("losses", losses(w), len(w), 2)
         beta = np.ones(values.shape[1]) if sample_weights is None else sample_weights
         if beta.shape != values.shape[1:]:
@@ -438,7 +439,7 @@ def tempered_posterior(
         return values, log_density
 
     parts = [
-        [_integrate(box, lambda w, scale=scale: evaluate(w, scale), points, rtol, max_cells) for box in boxes]
+        [_integrate(box, partial(evaluate, scale), points, rtol, max_cells) for box in boxes]
         for scale in n_beta.ravel().tolist()
     ]
     stacked = [np.array([[phase[i] for phase in row] for row in parts]) for i in range(4)]
@@ -518,8 +519,9 @@ def _integrate(
         centred = values - origin - off
         covariance = np.einsum("cq,cqi,cqj->ij", share, centred, centred, optimize=True)
         # a loss that varies by its rounding only cannot be resolved relative to its own standard deviation
-        rounding = np.finfo(float).eps * np.abs(origin) / rtol + np.finfo(float).tiny
-        scaled = centred / np.maximum(np.sqrt(np.diag(covariance)), rounding)
+        rounding = np.finfo(float).eps * np.abs(origin) / rtol
+        smallest = 1e-100 * np.abs(centred).max(axis=(0, 1)) + np.finfo(float).tiny  # squares must not overflow
+        scaled = centred / np.maximum(np.sqrt(np.diag(covariance)), np.maximum(rounding, smallest))
         monitors = (mass / z)[..., None] * np.concatenate([np.ones_like(scaled[..., :1]), (1 + scaled) ** 2], axis=-1)
         errors = np.abs(np.einsum("cqf,qa->caf", monitors, changes)).max(axis=-1)
         error = float(errors.sum())
@@ -530,7 +532,8 @@ def _integrate(
         unresolved = counts & (spread > _MOST_SPREAD)
         if error <= rtol and not unresolved.any():
             break
-        split = unresolved | (errors.sum(axis=1) > rtol / (2 * len(width)))
+        # standard deviations, and with them the error estimates, mean nothing before the peak is resolved
+        split = unresolved if unresolved.any() else errors.sum(axis=1) > rtol / (2 * len(width))
         if len(width) + split.sum() > max_cells:
             raise RuntimeError(
                 f"the quadrature needs more than {max_cells} cells: its error estimate is {error:.2g}, not {rtol:.2g}; "
@@ -551,8 +554,8 @@ def _integrate(
     noise = 4 * np.finfo(float).eps * abs(top)
     if noise > rtol:
         raise ValueError(
-            f"the log density at its peak is {top:.3g}, so rounding alone makes it wrong by {noise:.2g}, more than rtol "
-            f"= {rtol:.2g}; subtract the smallest loss from the losses, or raise rtol."
+            f"the log density at its peak is {top:.3g}, so rounding alone makes it wrong by {noise:.2g}, more than "
+            f"rtol = {rtol:.2g}; subtract the smallest loss from the losses, or raise rtol."
         )
     return float(top + np.log(z)), origin + off, covariance, error + noise
 
