@@ -125,13 +125,14 @@ def hessian_influence(
             tridiagonal = _Tridiagonal(
                 hessian(dataset, reduced1, reduced2).numpy(), per_sample_gradients(dataset, reduced1, reduced2).numpy()
             )
+            # Where there are idle directions, their eigenvalues are also among the reduced ones: (a v^T, -+u a^T) with
+            # W_1^T a = alpha v and W_2 a = +-alpha u leaves W as it is. So they only add to the count.
+            eigenvalues = tridiagonal.eigenvalues
             idle = idle_eigenvalues(dataset, w1, w2).numpy()
             copies = len(w1) - len(reduced1)
-            eigenvalues = np.concatenate([tridiagonal.eigenvalues, idle if copies else idle[:0]])
             largest[t], lowest[t] = np.abs(eigenvalues).max(), eigenvalues.min()
-            rounding = np.finfo(float).eps * len(tridiagonal.eigenvalues) * largest[t]
-            below = tridiagonal.eigenvalues < -rounding
-            negative[t] = below.sum() + copies * int((idle < -rounding).sum())
+            rounding = np.finfo(float).eps * len(eigenvalues) * largest[t]
+            negative[t] = (eigenvalues < -rounding).sum() + copies * (idle < -rounding).sum()
             for d, constant in enumerate(constants):
                 shift = constant * largest[t] if relative else constant
                 closest[d, t] = np.abs(eigenvalues + shift).min()

@@ -1,5 +1,7 @@
 """Closed forms for influence while a network learns in stages. numpy, scipy and sympy only."""
 
+from theory.brief_ablation import brief_ablation_trajectory
+from theory.exposure import exposure_kernel
 from theory.hierarchy import (
     Dataset,
     SingularStructure,
@@ -8,7 +10,7 @@ from theory.hierarchy import (
     tree_distance,
 )
 from theory.influence import influence_trajectory
-from theory.leave_one_out import leave_one_out_trajectory
+from theory.leave_one_out import leave_group_out_trajectory, leave_one_out_trajectory
 from theory.linear_networks import linear_network_factors, linear_network_solution
 from theory.saxe import (
     Modes,
@@ -33,11 +35,14 @@ __all__ = [
     "SVDResponse",
     "SingularStructure",
     "aligned_modes",
+    "brief_ablation_trajectory",
+    "exposure_kernel",
     "half_rise_time",
     "hierarchical_dataset",
     "hierarchical_structure",
     "influence_trajectory",
     "initial_mode_strength",
+    "leave_group_out_trajectory",
     "leave_one_out_trajectory",
     "linear_network_factors",
     "linear_network_solution",

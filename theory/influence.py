@@ -107,9 +107,9 @@ def influence_trajectory(
             f"{dataset.n_inputs} and {dataset.n_outputs}."
         )
     names = dataset.names if sources is None else tuple(sources)
-    modes = _modes(dataset, g0, formula)
-    perturbed = _in_modes(modes, dataset, [dataset.index(name) for name in names])
-    asked = _in_modes(modes, queries, list(range(len(queries))))
+    modes = resolve_modes(dataset, g0, formula)
+    perturbed = in_modes(modes, dataset, [dataset.index(name) for name in names])
+    asked = in_modes(modes, queries, list(range(len(queries))))
 
     # Modes with equal singular value and strength share their kernels: a tree has few different ones.
     distinct, group = np.unique(np.stack([-modes.values, modes.initial_strengths]), axis=1, return_inverse=True)
@@ -129,7 +129,8 @@ def influence_trajectory(
     return trajectory(values, times, names, queries.names, attrs=attrs)
 
 
-def _modes(dataset: Dataset, g0: ArrayLike | Modes, formula: str) -> Modes:
+def resolve_modes(dataset: Dataset, g0: ArrayLike | Modes, formula: str) -> Modes:
+    """Return the modes of `dataset` with the initial strengths `g0`, refusing what `formula` cannot use."""
     syx = dataset.syx
     if isinstance(g0, Modes):
         modes = g0
@@ -166,8 +167,8 @@ def _modes(dataset: Dataset, g0: ArrayLike | Modes, formula: str) -> Modes:
 
 
 @dataclass(frozen=True, eq=False)
-class _Coordinates:
-    """Samples in the basis of modes: input alpha, target psi, and what of both lies outside the modes."""
+class ModeCoordinates:
+    """Samples in the basis of modes: inputs alpha, targets psi, and what of both lies outside the modes."""
 
     alpha: Float[np.ndarray, "n r"]
     psi: Float[np.ndarray, "n r"]
@@ -175,10 +176,11 @@ class _Coordinates:
     target_perp: Float[np.ndarray, "n o"]
 
 
-def _in_modes(modes: Modes, dataset: Dataset, rows: list[int]) -> _Coordinates:
+def in_modes(modes: Modes, dataset: Dataset, rows: list[int]) -> ModeCoordinates:
+    """Return the samples in `rows` in the basis of `modes`."""
     x, y = dataset.inputs[rows], dataset.targets[rows]
     alpha, psi = x @ modes.right, y @ modes.left
-    return _Coordinates(alpha, psi, x - alpha @ modes.right.T, y - psi @ modes.left.T)
+    return ModeCoordinates(alpha, psi, x - alpha @ modes.right.T, y - psi @ modes.left.T)
 
 
 def _expand(kernels: ResponseKernels, part: slice, group: Int[np.ndarray, " r"]) -> ResponseKernels:
@@ -198,7 +200,7 @@ def _expand(kernels: ResponseKernels, part: slice, group: Int[np.ndarray, " r"])
     )
 
 
-def _assemble(kernels: ResponseKernels, source: _Coordinates, query: _Coordinates) -> Float[np.ndarray, "t n m"]:
+def _assemble(kernels: ResponseKernels, source: ModeCoordinates, query: ModeCoordinates) -> Float[np.ndarray, "t n m"]:
     """Return r_j^T dW_i x_j for all sources i and queries j, shape (T, n, m)."""
     alpha, psi = source.alpha[None], source.psi[None]
     response = (

@@ -9,7 +9,7 @@ never sees the direction x_p: W_1 x_p stays where it started, and the other dire
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -23,7 +23,7 @@ from theory.hierarchy import Dataset
 from theory.linear_networks import linear_network_factors, linear_network_solution
 from theory.trajectories import trajectory
 
-__all__ = ["leave_one_out_trajectory"]
+__all__ = ["flow_maps", "leave_group_out_trajectory", "leave_one_out_trajectory", "sample_losses"]
 
 
 def leave_one_out_trajectory(
@@ -71,6 +71,70 @@ def leave_one_out_trajectory(
     >>> bool(loo.sel(source="dog", query="sparrow")[0] < 0 < loo.sel(source="dog", query="sparrow")[1])
     True
     """
+    names = dataset.names if sources is None else tuple(sources)
+    groups = {name: [dataset.index(name)] for name in names}
+    return _differences(dataset, epochs, groups, tau=tau, w1=w1, w2=w2, epsilon=epsilon)
+
+
+def leave_group_out_trajectory(
+    dataset: Dataset,
+    epochs: ArrayLike,
+    *,
+    tau: float,
+    w1: ArrayLike,
+    w2: ArrayLike,
+    groups: Mapping[str, Sequence[str]],
+    epsilon: float = -1.0,
+) -> xr.DataArray:
+    """Return the loss differences of training with the weights of whole groups of samples changed by `epsilon`.
+
+    Parameters
+    ----------
+    dataset, epochs, tau, w1, w2, epsilon
+        As for `leave_one_out_trajectory`.
+    groups
+        Names of the samples of each group; groups may overlap.
+
+    Returns
+    -------
+    xarray.DataArray
+        dims (epoch, source, query), a source for each group. The finite response to a group is not the sum of those to
+        its members.
+
+    Raises
+    ------
+    ValueError
+        If there is no group, or a group is empty or repeats a sample; otherwise as for `leave_one_out_trajectory`.
+
+    Examples
+    --------
+    >>> from theory import hierarchical_dataset
+    >>> rng = np.random.default_rng(0)
+    >>> w1, w2 = 1e-3 * rng.normal(size=(50, 8)), 1e-3 * rng.normal(size=(15, 50))
+    >>> groups = {"mammals": ["dog", "cat"]}
+    >>> out = leave_group_out_trajectory(hierarchical_dataset(), [2000], tau=1200.0, w1=w1, w2=w2, groups=groups)
+    >>> bool(out.sel(source="mammals", query="sparrow")[0] < 0)
+    True
+    """
+    rows = {str(name): [dataset.index(member) for member in members] for name, members in groups.items()}
+    if not rows:
+        raise ValueError("groups names no group; give at least one.")
+    for name, members in rows.items():
+        if not members or len(set(members)) < len(members):
+            raise ValueError(f"group {name!r} must name at least one sample and none twice, but it is {groups[name]}.")
+    return _differences(dataset, epochs, rows, tau=tau, w1=w1, w2=w2, epsilon=epsilon)
+
+
+def _differences(
+    dataset: Dataset,
+    epochs: ArrayLike,
+    groups: Mapping[str, list[int]],
+    *,
+    tau: float,
+    w1: ArrayLike,
+    w2: ArrayLike,
+    epsilon: float,
+) -> xr.DataArray:
     times = checks.times("epochs", epochs)
     if times.ndim != 1 or np.any(np.diff(times) <= 0):
         raise ValueError("epochs must be an increasing list of times.")
@@ -81,16 +145,21 @@ def leave_one_out_trajectory(
     checks.whitened(dataset.inputs, needed_by="leave_one_out_trajectory")
     first = checks.matrix("w1", w1, (None, dataset.n_inputs))
     second = checks.matrix("w2", w2, (dataset.n_outputs, len(first)))
-    names = dataset.names if sources is None else tuple(sources)
-    rows = [dataset.index(name) for name in names]
 
-    # A whitened square X is orthogonal, so each sample owns its input direction; without the only one nothing moves.
-    closed = epsilon == -1 and len(dataset) == dataset.n_inputs > 1
-    solve = _without_sample if closed else _reweighted
-    baseline = _losses(linear_network_solution(first, second, dataset.syx, times, tau), dataset)
-    if not closed:
-        baseline = _losses(_flow(dataset, np.ones(len(dataset)), first, second, times, tau), dataset)
-    changed = np.stack([_losses(solve(dataset, p, epsilon, first, second, times, tau), dataset) for p in rows], axis=1)
+    def weighted(rows: list[int]) -> Float[np.ndarray, "t o p"]:
+        weights = np.ones(len(dataset))
+        weights[rows] += epsilon
+        return flow_maps(dataset, weights, first, second, times, tau)
+
+    # A whitened square X is orthogonal, so each sample owns its input direction.
+    closed = epsilon == -1 and len(dataset) == dataset.n_inputs
+    if closed:
+        baseline = linear_network_solution(first, second, dataset.syx, times, tau)
+        changed = [_maps_without(dataset, rows, first, second, times, tau) for rows in groups.values()]
+    else:
+        baseline = weighted([])
+        changed = [weighted(rows) for rows in groups.values()]
+    losses = [sample_losses(maps, dataset) for maps in (baseline, *changed)]
     attrs = {
         "formula": "leave-one-out" if epsilon == -1 else "finite reweighting",
         "method": "exact matrix solution" if closed else "gradient flow, DOP853 at 1e-10",
@@ -99,43 +168,33 @@ def leave_one_out_trajectory(
         "long_name": "influence (negative = helps)",
         "units": "loss per sample weight",
     }
-    return trajectory((changed - baseline[:, None]) / epsilon, times, names, dataset.names, attrs=attrs)
+    values = (np.stack(losses[1:], axis=1) - losses[0][:, None]) / epsilon
+    return trajectory(values, times, list(groups), dataset.names, attrs=attrs)
 
 
-def _losses(maps: Float[np.ndarray, "t o p"], dataset: Dataset) -> Float[np.ndarray, "t n"]:
-    return 0.5 * np.sum((maps @ dataset.inputs.T - dataset.targets.T) ** 2, axis=1)
+def sample_losses(maps: Float[np.ndarray, "*t o p"], dataset: Dataset) -> Float[np.ndarray, "*t n"]:
+    """Return 1/2 |y_j - W x_j|^2 of every sample, shape (..., N)."""
+    return 0.5 * np.sum((maps @ dataset.inputs.T - dataset.targets.T) ** 2, axis=-2)
 
 
-def _without_sample(
+def _maps_without(
     dataset: Dataset,
-    p: int,
-    epsilon: float,
+    rows: Sequence[int],
     w1: Float[np.ndarray, "h p"],
     w2: Float[np.ndarray, "o h"],
     t: Float[np.ndarray, " t"],
     tau: float,
 ) -> Float[np.ndarray, "t o p"]:
-    x = dataset.inputs[p]
-    seen = null_space(x[None])
+    """Return W(t) of training without the samples in `rows`, whose inputs are orthonormal and orthogonal to others."""
+    x = dataset.inputs[list(rows)]
+    if len(x) == dataset.n_inputs:  # nothing is left to learn from
+        return np.broadcast_to(w2 @ w1, (len(t), len(w2), w1.shape[1]))
+    seen = null_space(x)
     layer1, layer2 = linear_network_factors(w1 @ seen, w2, dataset.syx @ seen, t, tau)
-    return layer2 @ (layer1 @ seen.T + np.outer(w1 @ x, x))
+    return layer2 @ (layer1 @ seen.T + w1 @ x.T @ x)
 
 
-def _reweighted(
-    dataset: Dataset,
-    p: int,
-    epsilon: float,
-    w1: Float[np.ndarray, "h p"],
-    w2: Float[np.ndarray, "o h"],
-    t: Float[np.ndarray, " t"],
-    tau: float,
-) -> Float[np.ndarray, "t o p"]:
-    weights = np.ones(len(dataset))
-    weights[p] += epsilon
-    return _flow(dataset, weights, w1, w2, t, tau)
-
-
-def _flow(
+def flow_maps(
     dataset: Dataset,
     weights: Float[np.ndarray, " n"],
     w1: Float[np.ndarray, "h p"],
@@ -143,7 +202,10 @@ def _flow(
     t: Float[np.ndarray, " t"],
     tau: float,
 ) -> Float[np.ndarray, "t o p"]:
-    """Integrate Q = [W_1^T; W_2] in the k <= P + O hidden directions that carry weight, which rotate freely."""
+    """Return W(t) of the flow with any sample weights and layers, integrated to 1e-10 (DOP853).
+
+    The state is Q = [W_1^T; W_2] in the k <= P + O hidden directions that carry weight.
+    """
     weighted = dataset.inputs.T * weights
     syx, sxx = (weighted @ dataset.targets).T, weighted @ dataset.inputs
     p = len(sxx)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import exprel, factorial
 
-__all__ = ["ResponseKernels", "response_kernels"]
+__all__ = ["ResponseKernels", "logistic_denominator", "response_kernels"]
 
 FORMULAS = ("paper-P1", "paper-P2", "spectral", "fixed-init", "sample-weight")
 
@@ -45,7 +45,7 @@ def response_kernels(
 
     Modes with exactly equal `s` form a degenerate block. See `theory.influence_trajectory` for the formulas.
     """
-    denominator = _denominator(t, s, g0, tau)
+    denominator = logistic_denominator(t, s, g0, tau)
     g = g0 / denominator
     symmetric = _symmetric_kernel(t, s, g0, tau)
     pair_sum = g[:, :, None] + g[:, None, :]
@@ -86,9 +86,10 @@ def _printed_kernels(
     )
 
 
-def _denominator(
+def logistic_denominator(
     t: Float[np.ndarray, "*time"], s: Float[np.ndarray, " k"], g0: Float[np.ndarray, " k"], tau: float
 ) -> Float[np.ndarray, "*time k"]:
+    """Return D = e^{-2 s t / tau} + g0 phi of the logistic law g = g0 / D, shape (..., k)."""
     exponent = -2 * t[..., None] * s / tau
     return np.exp(exponent) - g0 * np.expm1(exponent) / s
 
@@ -113,7 +114,7 @@ def _symmetric_kernel(
     half_gap = h * (high - low) / 2
     linear = h / 2 * exprel(-half_gap) * (first * np.exp(-h * low) + second * np.exp(-h * low - half_gap))
     quadratic = first * second * h**2 * _exp_second_difference(-h * high, -h * low)
-    d = _denominator(t, s, g0, tau)
+    d = logistic_denominator(t, s, g0, tau)
     return (linear + quadratic) / (d[:, :, None] * d[:, None, :])
 
 
@@ -157,7 +158,7 @@ def _input_kernels(
     k = len(s)
 
     def integrands(u: Float[np.ndarray, "*time"]) -> Float[np.ndarray, "*time rows k"]:
-        d = _denominator(u, s, g0, tau)
+        d = logistic_denominator(u, s, g0, tau)
         g = g0 / d
         cross = g0[:, None] * d[..., None, :]
         growing = (cross + np.swapaxes(cross, -1, -2)) ** 2 / (d[..., :, None] * d[..., None, :])

@@ -30,6 +30,7 @@ from theory import (
     Dataset,
     Modes,
     aligned_modes,
+    brief_ablation_trajectory,
     hierarchical_dataset,
     hierarchical_structure,
     influence_trajectory,
@@ -230,6 +231,14 @@ class ToyExperiment:
         self._announce("solving leave-one-out in closed form")
         w1, w2 = self.initial_weights
         return leave_one_out_trajectory(self.dataset, self.epochs, tau=self.tau, w1=w1, w2=w2)
+
+    @cached_property
+    def closed_brief_ablation(self) -> xr.DataArray:
+        """Brief ablation from the actual initial weights, without descent."""
+        self._announce("integrating every brief ablation")
+        w1, w2 = self.initial_weights
+        starts, window = self.briefly_ablated["epoch"].values, self.settings.window
+        return brief_ablation_trajectory(self.dataset, starts, tau=self.tau, w1=w1, w2=w2, window=window)
 
     # --- sampling and curvature --------------------------------------------------------------------------------
 

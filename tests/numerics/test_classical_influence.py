@@ -242,7 +242,7 @@ def test_damping_that_cancels_a_negative_eigenvalue_is_refused():
 
 
 def test_an_idle_eigenvalue_that_cancels_the_damping_is_refused():
-    """Weights fill P + O of the hidden directions; -sigma(E) / N is an eigenvalue of the others alone."""
+    """Wherever there are idle hidden directions, h > P + O, -sigma(E) / N is an eigenvalue."""
     data, checkpoints = problem(h=12, checkpoints=1)
     error = data.targets.T @ data.inputs - checkpoints.maps[0].numpy() @ data.inputs.T @ data.inputs
     idle = np.linalg.svd(error, compute_uv=False)[0] / len(data)

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numerics import TrainingConfig, gradient_flow, initial_weights, leave_one_out, per_sample_losses
-from theory import Dataset, Modes, hierarchical_dataset, influence_trajectory, leave_one_out_trajectory
+from theory import (
+    Dataset,
+    Modes,
+    hierarchical_dataset,
+    influence_trajectory,
+    leave_group_out_trajectory,
+    leave_one_out_trajectory,
+)
 from theory.saxe import singular_modes
 
 TAU = 1200.0
@@ -227,3 +234,57 @@ def test_bad_input_is_refused(change, sentence):
 def test_unknown_source_is_refused():
     with pytest.raises(KeyError, match="no sample is called 'wolf'"):
         good_call(sources=["wolf"])
+
+
+def test_leaving_a_group_out_is_a_flow_without_its_members():
+    data = hierarchical_dataset(2)
+    w1, w2 = random_weights(data, 1e-3, 9)
+    groups = {"left": ["leaf-0", "leaf-1"], "ends": ["leaf-3", "leaf-0"], "everything": list(data.names)}
+    closed = leave_group_out_trajectory(data, EPOCHS, tau=TAU, w1=w1, w2=w2, groups=groups)
+    assert closed["source"].values.tolist() == list(groups)
+
+    def losses(weights):
+        run = gradient_flow(data, w1, w2, EPOCHS, tau=TAU, weights=weights, tolerance=1e-12)
+        return per_sample_losses(run.maps, data).numpy()
+
+    for name, members in groups.items():
+        weights = np.array([float(leaf not in members) for leaf in data.names])
+        expected = losses(np.ones(4)) - losses(weights)
+        # as in the test of single samples: h sigma^2 of the losses
+        assert np.abs(closed.sel(source=name) - expected).max() <= 9e-6 * np.square(data.targets).sum(axis=1).max()
+
+
+def test_a_group_of_one_is_leaving_one_out_and_groups_do_not_add_up():
+    data = hierarchical_dataset(2)
+    w1, w2 = random_weights(data, 1e-3, 9)
+    single = leave_one_out_trajectory(data, EPOCHS, tau=TAU, w1=w1, w2=w2, sources=["leaf-0", "leaf-1"])
+    groups = {"first": ["leaf-0"], "both": ["leaf-0", "leaf-1"]}
+    grouped = leave_group_out_trajectory(data, EPOCHS, tau=TAU, w1=w1, w2=w2, groups=groups)
+    np.testing.assert_array_equal(grouped.sel(source="first"), single.sel(source="leaf-0"))
+    assert np.abs(grouped.sel(source="both") - single.sum("source")).max() > 0.1
+
+
+def test_reweighting_a_group_is_the_integrated_flow():
+    data = hierarchical_dataset(1)
+    w1, w2 = random_weights(data, 1e-3)
+    out = leave_group_out_trajectory(data, [900.0], tau=TAU, w1=w1, w2=w2, groups={"all": data.names}, epsilon=0.5)
+    runs = [gradient_flow(data, w1, w2, [900.0], tau=TAU, weights=np.full(2, c), tolerance=1e-12) for c in (1.0, 1.5)]
+    base, changed = (per_sample_losses(run.maps, data).numpy() for run in runs)
+    # integration at 1e-10 relative over steps that grow e^{2 s t / tau} = 25 at most
+    np.testing.assert_allclose(out.sel(source="all"), (changed - base) / 0.5, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "match"),
+    [
+        ({}, ValueError, "groups names no group"),
+        ({"none": []}, ValueError, "group 'none' must name at least one sample"),
+        ({"twice": ["leaf-0", "leaf-0"]}, ValueError, "group 'twice' must name at least one sample and none twice"),
+        ({"alien": ["wolf"]}, KeyError, "no sample is called 'wolf'"),
+    ],
+)
+def test_bad_groups_are_refused(groups, error, match):
+    data = hierarchical_dataset(1)
+    w1, w2 = random_weights(data, 1e-3)
+    with pytest.raises(error, match=match):
+        leave_group_out_trajectory(data, [1.0], tau=TAU, w1=w1, w2=w2, groups=groups)

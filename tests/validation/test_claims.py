@@ -157,7 +157,7 @@ def test_the_quick_command_leaves_sampling_out(monkeypatch):
     monkeypatch.setattr(validation.toy, "bayesian_influence", lambda *_, **__: pytest.fail("sampled"))
     result = run_command("--quick")
     assert result.exit_code == 0, result.output
-    assert "14 pairs, 10 claims" in result.output
+    assert "15 pairs, 10 claims" in result.output
 
 
 def test_the_command_refuses_an_unknown_claim():
