@@ -1,6 +1,7 @@
 """Closed forms for influence while a network learns in stages. numpy, scipy and sympy only."""
 
 from theory.brief_ablation import brief_ablation_trajectory
+from theory.deep_chains import deep_mode_strength, deep_mode_time
 from theory.exposure import exposure_kernel
 from theory.hierarchy import (
     Dataset,
@@ -36,6 +37,8 @@ __all__ = [
     "SingularStructure",
     "aligned_modes",
     "brief_ablation_trajectory",
+    "deep_mode_strength",
+    "deep_mode_time",
     "exposure_kernel",
     "half_rise_time",
     "hierarchical_dataset",
