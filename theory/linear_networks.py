@@ -1,7 +1,10 @@
-r"""Exact training of a two-layer linear network from any balanced initial weights (Fukumizu 1998; Braun et al. 2022).
+r"""Exact training of a two-layer linear network from lambda-balanced initial weights, of any shape.
 
-With whitened inputs and balanced layers (W_1 W_1^T = W_2^T W_2), :math:`Q = [W_1^T; W_2]` and
-:math:`F = [[0, \Sigma_{yx}^T], [\Sigma_{yx}, 0]]`, the gradient flow is :math:`\tau \dot Q = F Q - Q Q^T Q / 2` and
+With whitened inputs and layers that satisfy :math:`W_2^T W_2 - W_1 W_1^T = \lambda I`, which training preserves,
+:math:`Q = [W_1^T; W_2]` and
+:math:`F = [[-\tfrac{\lambda}{2} I, \Sigma_{yx}^T], [\Sigma_{yx}, \tfrac{\lambda}{2} I]]`, the gradient flow is
+:math:`\tau \dot Q = F Q - Q Q^T Q / 2`, whose solution (Fukumizu 1998; Braun et al. 2022; for square layers with
+lambda not 0, Dominé et al. 2025) is
 
 .. math::
     Q Q^T(t) = e^{F t/\tau} Q_0 \,(I + Q_0^T P(t) Q_0)^{-1} Q_0^T e^{F t/\tau}, \qquad
@@ -41,8 +44,10 @@ def linear_network_solution(
     Parameters
     ----------
     w1, w2
-        Initial weights, shapes (h, P) and (O, h). The solution is exact if they are balanced,
-        W_1 W_1^T = W_2^T W_2; from other weights of size sigma its relative error is of order h sigma^2.
+        Initial weights, shapes (h, P) and (O, h). The solution is exact if they are lambda-balanced,
+        W_2^T W_2 - W_1 W_1^T = lambda I for any lambda (0: balanced); lambda is read off them. Layers that are not
+        count as balanced, with a relative error of order |W_2^T W_2 - W_1 W_1^T| / s_max: h sigma^2 for random weights
+        of size sigma.
     syx
         Input-output correlation Y^T X, shape (O, P), of any rank; zero singular values and h below the rank are
         allowed.
@@ -59,7 +64,8 @@ def linear_network_solution(
     Raises
     ------
     ValueError
-        If shapes do not fit, an entry is not finite, a time is negative, or tau is not positive.
+        If shapes do not fit, an entry is not finite, a time is negative, tau is not positive, or the layers are
+        neither lambda-balanced nor nearly balanced (imbalance above a tenth of the largest singular value).
 
     Examples
     --------
@@ -125,7 +131,7 @@ class _ModalFlow:
         second = checks.matrix("w2", w2, (syx.shape[0], len(first)))
         self.tau = checks.positive("tau", tau)
         self.n_inputs = syx.shape[1]
-        self.eigenvalues, self.basis = augmented_eigenbasis(syx)
+        self.eigenvalues, self.basis = _flow_eigenbasis(syx, _lambda_of(first, second, syx))
         q = np.vstack([first.T, second])
         self.rotation = _row_space(q)
         self.start = self.basis.T @ q @ self.rotation
@@ -198,6 +204,47 @@ def _same_rows(before: Float[np.ndarray, "n k"], after: Float[np.ndarray, "n k"]
     """
     change, size = np.abs(after - before).max(axis=1), np.abs(before).max(axis=1)
     return bool(np.all((change <= 8 * np.finfo(float).eps * size) | (size < 1e-160)))
+
+
+def _lambda_of(w1: Float[np.ndarray, "h p"], w2: Float[np.ndarray, "o h"], syx: Float[np.ndarray, "o p"]) -> float:
+    """Return lambda if W_2^T W_2 - W_1 W_1^T = lambda I up to rounding, and 0 if the difference is small."""
+    size = float(np.square(w1).sum() + np.square(w2).sum())
+    imbalance = w2.T @ w2 - w1 @ w1.T
+    value = float(np.trace(imbalance) / len(w1))
+    rounding = 64 * np.finfo(float).eps * size
+    if np.abs(imbalance - value * np.eye(len(w1))).max() <= rounding:
+        return value if abs(value) > rounding else 0.0
+    excess, strongest = (float(np.linalg.norm(m, ord=2)) for m in (imbalance, syx))
+    if excess > 0.1 * strongest:
+        raise ValueError(
+            f"the layers are not lambda-balanced: W_2^T W_2 - W_1 W_1^T has norm {excess:.3g}, more than a tenth of "
+            f"the largest singular value {strongest:.3g} of syx, and no closed form is known. Integrate the flow with "
+            "numerics.gradient_flow, or start from balanced or small weights."
+        )
+    return 0.0
+
+
+def _flow_eigenbasis(
+    syx: Float[np.ndarray, "o p"], lam: float
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n n"]]:
+    """Return the eigenvalues of F, descending: +-(s^2 + lambda^2 / 4)^(1/2) and +-lambda / 2, and its eigenvectors."""
+    values, basis = augmented_eigenbasis(syx)
+    if lam == 0:
+        return values, basis
+    o, p = syx.shape
+    s = values[values > 0]
+    r = len(s)
+    v, u = np.sqrt(2) * basis[:p, :r], np.sqrt(2) * basis[p:, :r]
+    root = np.hypot(s, lam / 2)
+    # (cos, sin) of the growing direction (v, u), from whichever of the two forms does not cancel.
+    pair = np.stack([s, root + lam / 2] if lam > 0 else [root - lam / 2, s])
+    cosine, sine = pair / np.linalg.norm(pair, axis=0)
+    still = np.concatenate([np.full(p - r, -lam / 2), np.full(o - r, lam / 2)])
+    values = np.concatenate([root, still, -root])
+    grown, shrunk = np.vstack([v * cosine, u * sine]), np.vstack([-v * sine, u * cosine])
+    basis = np.hstack([grown, basis[:, r : p + o - r], shrunk])
+    order = np.argsort(-values, kind="stable")
+    return values[order], basis[:, order]
 
 
 def _row_space(q: Float[np.ndarray, "n h"]) -> Float[np.ndarray, "h k"]:
