@@ -1,23 +1,21 @@
-r"""Phases of a tempered posterior: free energies, their crossings, and exact posteriors by quadrature.
+r"""Phases of a posterior: free energies, their crossings, and singular models with exact moments.
 
 A phase with loss L, learning coefficient :math:`\lambda` and multiplicity m has the local free energy (Watanabe 2009;
 paper Eq. 10)
 
 .. math:: F(n) = n L + \lambda \log n - (m - 1) \log\log n + C .
 
-`tempered_posterior` integrates :math:`p(w) \propto \exp(-n_\beta L(w))` itself over boxes of one or two dimensions, so
-that what the expansion says of weights and influence can be checked without sampling.
+`theory.quadrature` integrates the posterior itself, so that what the expansion says of weights and influence can be
+checked without sampling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
-from numpy.polynomial import chebyshev, legendre
+from numpy.polynomial import legendre
 from numpy.typing import ArrayLike
 from scipy import special
 
@@ -25,20 +23,15 @@ from theory import checks
 
 __all__ = [
     "Crossing",
-    "TemperedPosterior",
     "free_energy",
     "phase_weights",
     "power_moments",
     "product_moments",
-    "tempered_posterior",
     "transition_sample_size",
     "type_b_transition",
 ]
 
 _GAUSS_NODES, _GAUSS_WEIGHTS = legendre.leggauss(80)
-_ORDER = 12  # Clenshaw-Curtis intervals a cell and axis; every other node makes the embedded rule of the error estimate
-_START = 4  # cells an axis before refinement
-_MOST_SPREAD = 20.0  # a cell over which the density varies by more than e^20 is split whatever its error estimate
 
 
 def free_energy(
@@ -171,7 +164,7 @@ def transition_sample_size(
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         c, shift = -delta_loss / delta_lambda, delta_constant / delta_lambda
         excess = shift - (np.log(c) + 1)
-        n = np.where(np.isposinf(excess), np.inf, _larger_root(excess) / c)
+        n = np.where(np.isposinf(excess), np.inf, _larger_root(np.asarray(excess)) / c)
     if n.ndim == 0 and np.isnan(n):
         raise ValueError(
             f"c = -delta_loss / delta_lambda = {c:.6g} is not below {np.exp(shift - 1):.6g}, so the phase of lower "
@@ -186,7 +179,7 @@ def _larger_root(excess: np.ndarray) -> np.ndarray:
     u = excess + np.sqrt(2 * excess)  # above the root, so that Newton's iteration on a convex function decreases to it
     for _ in range(12):
         u = u - (u - np.log1p(u) - excess) * (1 + u) / u
-    return 1 + u
+    return np.asarray(1 + u)
 
 
 @dataclass(frozen=True)
@@ -241,7 +234,7 @@ def type_b_transition(delta_lambda: float, delta_multiplicity: float = 0.0, delt
             if ratio < 0:  # y + log y = -shift/|ratio| - log|ratio|
                 roots = [-ratio * float(special.wrightomega(-level))]
             else:  # y - log y = level
-                larger = float(_larger_root(level - 1))
+                larger = float(_larger_root(np.asarray(level - 1)))
                 smaller = -float(np.real(special.lambertw(-np.exp(-level))))
                 roots = [] if np.isnan(larger) else [ratio * smaller, ratio * larger]
     return Crossing(winner, tuple(root for root in roots if root > 0))
@@ -283,7 +276,7 @@ def product_moments(
         within = (v ** (2 * power) * special.hyp1f1(s, s + 1, -(v**2)) / (2 * s)) @ _GAUSS_WEIGHTS / 2
         moments.append(np.where(a > 8, beyond, within))
     z, first, second = moments
-    return np.log(z), first / z, second / z - (first / z) ** 2
+    return np.asarray(np.log(z)), np.asarray(first / z), np.asarray(second / z - (first / z) ** 2)
 
 
 def power_moments(
@@ -318,257 +311,3 @@ def power_moments(
     mean = s * first / mass
     log_z = special.gammaln(1 + s) - s * np.log(n) + np.log(mass)
     return np.asarray(log_z), np.asarray(mean), np.asarray(s * (s + 1) * second / mass - mean**2)
-
-
-@dataclass(frozen=True, eq=False)
-class TemperedPosterior:
-    """Exact posterior expectations of m losses, in total and within K phases; shapes start with that of `n_beta`.
-
-    Parameters
-    ----------
-    n_beta
-        Sample size times inverse temperature.
-    phase_log_evidences, phase_means, phase_covariances
-        log Z_k (..., K), E[l | k] (..., K, m) and Cov(l_i, l_j | k) (..., K, m, m).
-    errors
-        Estimated error of log Z_k, of means in standard deviations and of covariances in their products, (..., K).
-    """
-
-    n_beta: np.ndarray
-    phase_log_evidences: np.ndarray
-    phase_means: np.ndarray
-    phase_covariances: np.ndarray
-    errors: np.ndarray
-
-    @property
-    def free_energy(self) -> Float[np.ndarray, "..."]:
-        """F = -log Z over all phases."""
-        return -np.asarray(special.logsumexp(self.phase_log_evidences, axis=-1))
-
-    @property
-    def phase_weights(self) -> Float[np.ndarray, "... phases"]:
-        """Posterior weights of the phases."""
-        return special.softmax(self.phase_log_evidences, axis=-1)
-
-    @property
-    def mean(self) -> Float[np.ndarray, "... m"]:
-        """Posterior expectation of each loss."""
-        return np.einsum("...k,...ki->...i", self.phase_weights, self.phase_means)
-
-    @property
-    def covariance(self) -> Float[np.ndarray, "... m m"]:
-        """Posterior covariance of the losses: within the phases plus between them."""
-        weights, off = self.phase_weights, self.phase_means - self.mean[..., None, :]
-        return np.einsum("...k,...kij->...ij", weights, self.phase_covariances) + np.einsum(
-            "...k,...ki,...kj->...ij", weights, off, off
-        )
-
-    @property
-    def influence(self) -> Float[np.ndarray, "... m m"]:
-        """Bayesian influence -(n_beta / m) Cov(l_i, l_j): derivative of E[l_j] with respect to the weight of i."""
-        return -self.n_beta[..., None, None] / self.phase_means.shape[-1] * self.covariance
-
-
-def tempered_posterior(
-    losses: Callable[[np.ndarray], np.ndarray],
-    boxes: ArrayLike,
-    n_beta: ArrayLike,
-    *,
-    log_prior: Callable[[np.ndarray], np.ndarray] | None = None,
-    sample_weights: ArrayLike | None = None,
-    points: ArrayLike | None = None,
-    rtol: float = 1e-8,
-    max_cells: int = 20_000,
-) -> TemperedPosterior:
-    r"""Return the posterior :math:`p \propto \varphi(w) \exp(-n_\beta \frac1m \sum_i \beta_i l_i(w))` by quadrature.
-
-    Every box is covered by cells with tensor Clenshaw-Curtis rules, halved where the embedded rule disagrees, and where
-    the log density could rise between nodes, by as much as it varies over the nodes, to a level that counts. Cells
-    therefore thin out geometrically away from a peak, and a peak of width :math:`n^{-1/2}` costs of order log n cells.
-    Structure of the losses finer than the first mesh, 48 intervals an axis, must be announced through `points`.
-
-    Parameters
-    ----------
-    losses
-        Takes weights (points, d), returns the m losses (points, m); d is 1 or 2.
-    boxes
-        One box a phase, shape (K, d, 2) with lower and upper limits; disjoint.
-    n_beta
-        Sample size times inverse temperature, >= 0, any shape.
-    log_prior
-        Takes weights (points, d), returns log prior density up to a constant (points,), finite; uniform if not given.
-    sample_weights
-        beta_i, shape (m,), all one if not given.
-    points
-        Weights (p, d) on which cell edges are placed, for example known minima.
-    rtol
-        Error allowed in log Z_k, and in moments relative to standard deviations.
-    max_cells
-        Most cells for one box.
-
-    Raises
-    ------
-    ValueError
-        If a box is empty or overlaps another, a shape is wrong, a loss is not finite, or n_beta times the loss at the
-        peak is so large that its rounding exceeds `rtol`.
-    RuntimeError
-        If the tolerance is not reached with `max_cells` cells.
-
-    Examples
-    --------
-    >>> result = tempered_posterior(lambda w: w**2 / 2, [[[-8.0, 8.0]]], 4.0)
-    >>> result.mean.round(6), result.covariance.round(6)
-    (array([0.125]), array([[0.03125]]))
-    """
-    boxes = _checked_boxes(boxes)
-    n_beta = checks.nonnegative("n_beta", n_beta)
-    rtol, max_cells = checks.positive("rtol", rtol), checks.integer("max_cells", max_cells, at_least=1)
-    d = boxes.shape[1]
-    points = np.empty((0, d)) if points is None else checks.matrix("points", points, (None, d))
-    if sample_weights is not None:
-        sample_weights = checks.array("sample_weights", sample_weights, ndim=1)
-
-    def evaluate(scale: float, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        values = _checked_values("losses", losses(w), len(w), 2)
-        beta = np.ones(values.shape[1]) if sample_weights is None else sample_weights
-        if beta.shape != values.shape[1:]:
-            raise ValueError(f"sample_weights has shape {beta.shape}, but there are {values.shape[1]} losses.")
-        log_density = -scale / len(beta) * (values @ beta)
-        if log_prior is not None:
-            log_density = log_density + _checked_values("log_prior", log_prior(w), len(w), 1)
-        return values, log_density
-
-    parts = [
-        [_integrate(box, partial(evaluate, scale), points, rtol, max_cells) for box in boxes]
-        for scale in n_beta.ravel().tolist()
-    ]
-    stacked = [np.array([[phase[i] for phase in row] for row in parts]) for i in range(4)]
-    log_z, means, covariances, errors = (a.reshape(n_beta.shape + a.shape[1:]) for a in stacked)
-    return TemperedPosterior(n_beta, log_z, means, covariances, errors)
-
-
-def _checked_boxes(boxes: ArrayLike) -> Float[np.ndarray, "k d 2"]:
-    boxes = checks.array("boxes", boxes, ndim=3)
-    if len(boxes) == 0 or boxes.shape[1] not in (1, 2) or boxes.shape[2] != 2:
-        raise ValueError(
-            f"boxes must have shape (phases, 1 or 2 dimensions, 2 limits), but its shape is {boxes.shape}."
-        )
-    if np.any(boxes[..., 0] >= boxes[..., 1]):
-        raise ValueError("every box needs a lower limit below its upper limit.")
-    overlap = np.minimum(boxes[:, None, :, 1], boxes[:, :, 1]) - np.maximum(boxes[:, None, :, 0], boxes[:, :, 0])
-    pairs = np.argwhere(np.triu(np.all(overlap > 0, axis=-1), 1))
-    if len(pairs):
-        raise ValueError(f"boxes {pairs[0][0]} and {pairs[0][1]} overlap; phases must be disjoint.")
-    return boxes
-
-
-def _checked_values(name: str, values: ArrayLike, n_points: int, ndim: int) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != ndim or len(values) != n_points:
-        wanted = f"({n_points}, m)" if ndim == 2 else f"({n_points},)"
-        raise ValueError(f"{name} returned shape {values.shape} for {n_points} points; {wanted} is needed.")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} is not finite everywhere in the boxes; shrink the boxes to where it is.")
-    return values
-
-
-def _rules(d: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, " q"], Float[np.ndarray, "q d"]]:
-    """Return nodes on [0, 1]^d, weights, and the weights' differences from the rule with fewer nodes along one axis."""
-
-    def clenshaw_curtis(order: int) -> Float[np.ndarray, " q"]:
-        k = np.arange(order + 1)
-        moments = np.where(k % 2 == 0, 1 / (1 - k**2 + (k == 1)), 0.0)
-        return np.linalg.solve(chebyshev.chebvander(np.cos(np.pi * k / order), order).T, moments)
-
-    nodes = (1 + np.cos(np.pi * np.arange(_ORDER + 1) / _ORDER)) / 2
-    fine = clenshaw_curtis(_ORDER)
-    change = fine.copy()
-    change[::2] -= clenshaw_curtis(_ORDER // 2)
-    if d == 1:
-        return nodes[:, None], fine, change[:, None]
-    grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)
-    changes = np.stack([np.outer(change, fine).ravel(), np.outer(fine, change).ravel()], axis=-1)
-    return grid, np.outer(fine, fine).ravel(), changes
-
-
-def _integrate(
-    box: Float[np.ndarray, "d 2"],
-    evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    points: Float[np.ndarray, "p d"],
-    rtol: float,
-    max_cells: int,
-) -> tuple[float, Float[np.ndarray, " m"], Float[np.ndarray, "m m"], float]:
-    d = len(box)
-    nodes, fine, changes = _rules(d)
-
-    def values_in(lower: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        w = lower[:, None] + width[:, None] * nodes
-        values, log_density = evaluate(w.reshape(-1, d))
-        return values.reshape(len(w), len(nodes), -1), log_density.reshape(len(w), len(nodes))
-
-    lower, width = _first_cells(box, points)
-    values, log_density = values_in(lower, width)
-    while True:
-        top = log_density.max()
-        log_volume = np.log(width).sum(axis=1)
-        mass = np.exp(log_density - top + log_volume[:, None])
-        z = float(np.sum(mass @ fine))
-        share = mass * fine / z
-        origin = values.reshape(-1, values.shape[-1])[log_density.argmax()]
-        off = np.einsum("cq,cqi->i", share, values - origin)
-        centred = values - origin - off
-        covariance = np.einsum("cq,cqi,cqj->ij", share, centred, centred, optimize=True)
-        # a loss that varies by its rounding only cannot be resolved relative to its own standard deviation
-        rounding = np.finfo(float).eps * np.abs(origin) / rtol
-        smallest = 1e-100 * np.abs(centred).max(axis=(0, 1)) + np.finfo(float).tiny  # squares must not overflow
-        scaled = centred / np.maximum(np.sqrt(np.diag(covariance)), np.maximum(rounding, smallest))
-        monitors = (mass / z)[..., None] * np.concatenate([np.ones_like(scaled[..., :1]), (1 + scaled) ** 2], axis=-1)
-        errors = np.abs(np.einsum("cqf,qa->caf", monitors, changes)).max(axis=-1)
-        error = float(errors.sum())
-
-        highest = log_density.max(axis=1)
-        spread = highest - log_density.min(axis=1)
-        counts = highest + spread + log_volume > top + np.log(z) + np.log(rtol) - np.log(1e3 * len(width))
-        unresolved = counts & (spread > _MOST_SPREAD)
-        if error <= rtol and not unresolved.any():
-            break
-        # standard deviations, and with them the error estimates, mean nothing before the peak is resolved
-        split = unresolved if unresolved.any() else errors.sum(axis=1) > rtol / (2 * len(width))
-        if len(width) + split.sum() > max_cells:
-            raise RuntimeError(
-                f"the quadrature needs more than {max_cells} cells: its error estimate is {error:.2g}, not {rtol:.2g}; "
-                "give minima as points, narrower boxes, a larger rtol or more cells."
-            )
-        variation = np.stack(
-            [np.ptp(log_density.reshape(-1, *[_ORDER + 1] * d), axis=1 + a).reshape(len(width), -1) for a in range(d)],
-            axis=1,
-        ).max(axis=-1)
-        axis = np.where(unresolved[:, None], variation, errors).argmax(axis=1)[split]
-        half = np.where(np.arange(d) == axis[:, None], width[split] / 2, width[split])
-        second = lower[split] + np.where(half < width[split], half, 0.0)
-        new_lower, new_width = np.concatenate([lower[split], second]), np.concatenate([half, half])
-        new_values, new_log_density = values_in(new_lower, new_width)
-        lower, width = np.concatenate([lower[~split], new_lower]), np.concatenate([width[~split], new_width])
-        values = np.concatenate([values[~split], new_values])
-        log_density = np.concatenate([log_density[~split], new_log_density])
-    noise = 4 * np.finfo(float).eps * abs(top)
-    if noise > rtol:
-        raise ValueError(
-            f"the log density at its peak is {top:.3g}, so rounding alone makes it wrong by {noise:.2g}, more than "
-            f"rtol = {rtol:.2g}; subtract the smallest loss from the losses, or raise rtol."
-        )
-    return float(top + np.log(z)), origin + off, covariance, error + noise
-
-
-def _first_cells(
-    box: Float[np.ndarray, "d 2"], points: Float[np.ndarray, "p d"]
-) -> tuple[Float[np.ndarray, "c d"], Float[np.ndarray, "c d"]]:
-    lowers, widths = [], []
-    for axis, (low, high) in enumerate(box):
-        inside = points[(points[:, axis] > low) & (points[:, axis] < high), axis]
-        edges = np.unique(np.concatenate([np.linspace(low, high, _START + 1), inside]))
-        lowers.append(edges[:-1])
-        widths.append(np.diff(edges))
-    return tuple(  # type: ignore[return-value]
-        np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, len(box)) for sides in (lowers, widths)
-    )
