@@ -162,6 +162,8 @@ def test_between_rank_sees_a_direction_the_matrix_has_lost():
     means = [[0.0, 0.0], [1.0, 0.0], [0.0, 1e-12]]
     parts = decompose_covariance([0.25, 0.25, 0.5], means, np.zeros((3, 2, 2)))
     assert parts.between_rank == 2
+    many = decompose_covariance(np.tile([0.25, 0.25, 0.5], (10_000, 1)), means, np.zeros((3, 2, 2)))
+    assert np.all(many.between_rank == 2)  # the tolerance belongs to each matrix, not to the batch
     means = [[0.0, 0.0], [1.0, 0.0], [0.0, 1e-17]]
     assert decompose_covariance([0.25, 0.25, 0.5], means, np.zeros((3, 2, 2))).between_rank == 1
 
@@ -203,11 +205,11 @@ def test_sum_of_weights_may_be_off_by_rounding_only():
 
 
 def test_covariances_may_be_off_by_rounding_only():
-    """64 d eps of the largest entry: 128 eps at d = 2, on either side of it."""
-    weights, means = [1.0], np.zeros((1, 2))
+    """64 d eps of the largest entry: 128 eps at d = 2, on either side of it, for any number of components."""
+    weights, means = np.full(5, 0.2), np.zeros((5, 2))
     for slack, fine in ((100 * EPS, True), (160 * EPS, False)):
-        skewed = np.array([[[1.0, 0.0], [slack, 1.0]]])
-        indefinite = np.array([[[1.0, 0.0], [0.0, -slack]]])
+        skewed = np.tile([[1.0, 0.0], [slack, 1.0]], (1, 5, 1, 1))
+        indefinite = np.tile([[1.0, 0.0], [0.0, -slack]], (1, 5, 1, 1))
         for scale in (1e-100, 1.0, 1e100):
             for bad, sentence in ((skewed, "covariances must be symmetric"), (indefinite, "positive semidefinite")):
                 if fine:
@@ -662,6 +664,8 @@ def test_hessian_refuses_bad_mixtures():
         total_covariance_hessian([0.5, 0.4], GOOD["means"])
     with pytest.raises(ValueError, match=r"means has shape \(3, 3\)"):
         total_covariance_hessian([0.5, 0.5], np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="of weights and moments do not broadcast"):
+        total_covariance_hessian(np.full((4, 2), 0.5), np.zeros((5, 2, 3)))
 
 
 @pytest.mark.parametrize(
