@@ -8,6 +8,7 @@ from numerics.classical_influence import (
     hessian_influence,
 )
 from numerics.gradient_flow import gradient_flow
+from numerics.modules import LinearNetwork, ModuleCheckpoints, Samples, TorchModel, half_squared_error, linear_as_module
 from numerics.networks import Checkpoints, initial_weights, per_sample_losses
 from numerics.retraining import leave_one_out, timed_ablation
 from numerics.samplers import SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
@@ -17,10 +18,14 @@ __all__ = [
     "SGLD",
     "Checkpoints",
     "IndefiniteCurvature",
+    "LinearNetwork",
+    "ModuleCheckpoints",
     "RMSPropSGLD",
     "Sampler",
     "SamplerDiverged",
+    "Samples",
     "StepSizeWarning",
+    "TorchModel",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
@@ -28,9 +33,11 @@ __all__ = [
     "gauss_newton_influence",
     "gradient_flow",
     "gradient_kernel",
+    "half_squared_error",
     "hessian_influence",
     "initial_weights",
     "leave_one_out",
+    "linear_as_module",
     "per_sample_losses",
     "sample",
     "timed_ablation",

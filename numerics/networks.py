@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from theory import checks
@@ -48,9 +48,7 @@ class Checkpoints:
     w2: torch.Tensor
 
     def __post_init__(self) -> None:
-        epochs = checks.nonnegative("epochs", np.atleast_1d(np.asarray(self.epochs)))
-        if epochs.ndim != 1 or np.any(np.diff(epochs) <= 0):
-            raise ValueError("epochs must be a strictly increasing list of times.")
+        epochs = increasing_epochs(self.epochs)
         w1, w2 = (torch.as_tensor(w).to(torch.float64) for w in (self.w1, self.w2))
         fits = w1.ndim == w2.ndim == 3 and len(w1) == len(w2) == len(epochs) and w1.shape[1] == w2.shape[2]
         if not fits:
@@ -76,13 +74,8 @@ class Checkpoints:
 
     def at(self, epochs: ArrayLike) -> Checkpoints:
         """Return the checkpoints at the given epochs, which must have been saved."""
-        wanted = np.atleast_1d(np.asarray(epochs, dtype=np.float64))
-        positions = np.searchsorted(self.epochs, wanted)
-        found = self.epochs[np.minimum(positions, len(self) - 1)]
-        if not np.array_equal(found, wanted):
-            missing = wanted[found != wanted][0]
-            raise ValueError(f"epoch {missing:g} was not saved; the saved epochs are {self.epochs}.")
-        return Checkpoints(wanted, self.w1[positions], self.w2[positions])
+        positions = saved_positions(self.epochs, epochs)
+        return Checkpoints(self.epochs[positions], self.w1[positions], self.w2[positions])
 
     def check_fits(self, dataset: Dataset) -> None:
         """Refuse a data set whose numbers of inputs or outputs are not this network's."""
@@ -92,6 +85,24 @@ class Checkpoints:
                 f"the network maps {have[0]} inputs to {have[1]} outputs, but the data set has {dataset.n_inputs} "
                 f"inputs and {dataset.n_outputs} outputs."
             )
+
+
+def increasing_epochs(epochs: ArrayLike) -> Float[np.ndarray, " t"]:
+    """Return the epochs of checkpoints, refusing those that do not strictly increase."""
+    result = checks.nonnegative("epochs", np.atleast_1d(np.asarray(epochs)))
+    if result.ndim != 1 or np.any(np.diff(result) <= 0):
+        raise ValueError("epochs must be a strictly increasing list of times.")
+    return result
+
+
+def saved_positions(saved: Float[np.ndarray, " t"], epochs: ArrayLike) -> Int[np.ndarray, " k"]:
+    """Return where the given epochs stand among the saved ones, refusing an epoch that was not saved."""
+    wanted = np.atleast_1d(np.asarray(epochs, dtype=np.float64))
+    positions = np.minimum(np.searchsorted(saved, wanted), len(saved) - 1)
+    if not np.array_equal(saved[positions], wanted):
+        missing = wanted[saved[positions] != wanted][0]
+        raise ValueError(f"epoch {missing:g} was not saved; the saved epochs are {saved}.")
+    return positions
 
 
 def initial_weights(
