@@ -126,7 +126,7 @@ WEIGHTS = torch.zeros(2, MODEL.n_parameters)
         ),
         (
             lambda: ModuleCheckpoints(
-                [0], TorchModel(some_module(), torch.nn.functional.mse_loss), WEIGHTS[:1]
+                np.array([0]), TorchModel(some_module(), torch.nn.functional.mse_loss), WEIGHTS[:1]
             ).check_fits(Samples(torch.zeros(2, 4), torch.zeros(2, 3))),
             ValueError,
             r'the loss returned shape \(\) for 2 samples.*reduction="none"',
