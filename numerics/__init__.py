@@ -7,6 +7,7 @@ from numerics.classical_influence import (
     gradient_kernel,
     hessian_influence,
 )
+from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
 from numerics.gradient_flow import gradient_flow
 from numerics.modules import LinearNetwork, ModuleCheckpoints, Samples, TorchModel, half_squared_error, linear_as_module
 from numerics.networks import Checkpoints, initial_weights, per_sample_losses
@@ -30,15 +31,19 @@ __all__ = [
     "TrainingDiverged",
     "TrainingRun",
     "bayesian_influence",
+    "branching_epochs",
+    "classical_mds",
     "gauss_newton_influence",
     "gradient_flow",
     "gradient_kernel",
     "half_squared_error",
     "hessian_influence",
+    "hidden_representations",
     "initial_weights",
     "leave_one_out",
     "linear_as_module",
     "per_sample_losses",
+    "representation_embedding",
     "sample",
     "timed_ablation",
     "train",
