@@ -1,7 +1,8 @@
-"""Command line: ``python -m paper_figs [2 3 ...] [--out DIR] [--seed N]``."""
+"""Command line: ``python -m paper_figs [2 3 a e1 ...] [--out DIR] [--seed N] [--quick] [--device NAME]``."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,37 +10,63 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from numerics import TrainingConfig
-from paper_figs.results import FIGURES, save_figure
-from validation import ToyExperiment, ToySettings
+from paper_figs.cache import ResultCache
+from paper_figs.registry import FIGURES, find_figures, save_figure
+from paper_figs.results import FigureSettings, Results
 
 
 def main(
-    numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of the figures; all there are if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"Which figures: {', '.join(FIGURES)}; all of them if none is named.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/figures"),
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the sampler.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the samplers.", min=0)] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarser settings, to see that everything runs.")] = False,
 ) -> None:
-    """Draw figures of the paper, analytic beside empirical: PNG, PDF, the numbers (netCDF) and the caption."""
+    """Draw the paper's figures, analytic beside empirical: PNG, PDF, the numbers (netCDF) and the caption.
+
+    Finished results are kept in OUT/.results, so that an interrupted run goes on where it was.
+    """
     console = Console()
-    chosen = numbers or list(FIGURES)
-    unknown = [n for n in chosen if n not in FIGURES]
-    if unknown:
-        available = ", ".join(map(str, FIGURES))
-        console.print(f"[red]There is no figure {unknown[0]} here; available are {available}.[/]")
-        raise typer.Exit(2)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        chosen = find_figures(names)
+        _make_writable(out)
+    except (ValueError, OSError) as error:
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    written = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    saved = []
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=len(chosen))
-        settings = ToySettings(training=TrainingConfig(seed=seed), seed=seed)
-        results = ToyExperiment(settings, lambda what: progress.update(task, description=what))
-        for number in chosen:
-            progress.update(task, description=f"drawing figure {number}")
-            saved += save_figure(FIGURES[number], results, out)
-            progress.advance(task)
-    for path in saved:
-        console.print(f"Written to {path}", highlight=False, soft_wrap=True)
+        cache = ResultCache(out / ".results", lambda note: console.print(f"[yellow]{note}[/]", soft_wrap=True))
+        results = Results(
+            FigureSettings.seeded(seed, quick=quick), cache, lambda what: progress.update(task, description=what)
+        )
+        try:
+            for figure in chosen:
+                progress.update(task, description=f"figure {figure.identifier}: {figure.about}")
+                for path in save_figure(figure, results, out):
+                    console.print(f"Written to {path}", highlight=False, soft_wrap=True)
+                written += 1
+                progress.advance(task)
+        except KeyboardInterrupt:
+            console.print(
+                f"[yellow]Interrupted after {written} of {len(chosen)} figures. The same command goes on from here: "
+                "what was finished is kept.[/]",
+                soft_wrap=True,
+            )
+            raise typer.Exit(130) from None
+    cache.shrink()
+
+
+def _make_writable(folder: Path) -> None:
+    """Make the folder; refuse one that cannot be written to before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"The folder {folder} cannot be made ({error.strerror}); choose another one by --out.") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(f"The folder {folder} cannot be written to; choose another one by --out.")
 
 
 if __name__ == "__main__":

@@ -1,52 +1,144 @@
-"""The figures there are, and how one is saved: image, numbers and caption side by side."""
+"""What figures share: every measure of the toy experiment, computed once and kept on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
 
 import xarray as xr
-from matplotlib.figure import Figure
 
-from paper_figs import figure_02, figure_03
-from validation import ToyExperiment
+from numerics import TrainingConfig
+from paper_figs.cache import ResultCache
+from theory import half_rise_time
+from theory.trajectories import labelled_array
+from validation import ToyExperiment, ToySettings
 
-__all__ = ["FIGURES", "PaperFigure", "save_figure"]
+__all__ = ["FigureSettings", "Results"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class PaperFigure:
-    """One figure of the paper.
+class FigureSettings:
+    """Settings of all figures.
 
     Parameters
     ----------
-    number
-        Its number in the paper.
-    draw, data, caption
-        Functions of the shared results that give the picture, the numbers in it, and what it shows. All figures of one
-        run share one `ToyExperiment`, which computes every measure once.
+    toy
+        Settings of the toy experiment.
+    posteriors
+        Number of sample sizes at which the exact posteriors of Figures 1 and A are integrated.
     """
 
-    number: int
-    draw: Callable[[ToyExperiment], Figure]
-    data: Callable[[ToyExperiment], xr.Dataset]
-    caption: Callable[[ToyExperiment], str]
+    toy: ToySettings = field(default_factory=ToySettings)
+    posteriors: int = 161
+
+    @classmethod
+    def seeded(cls, seed: int, *, quick: bool = False) -> FigureSettings:
+        """Return the settings for one seed; `quick` ones are coarser everywhere and take seconds.
+
+        Examples
+        --------
+        >>> FigureSettings.seeded(3, quick=True).toy.draws
+        60
+        """
+        if not quick:
+            return cls(toy=ToySettings(training=TrainingConfig(seed=seed), seed=seed))
+        training = TrainingConfig(seed=seed, checkpoint_every=250)
+        return cls(toy=ToySettings(training=training, chains=2, draws=60, every=500, seed=seed), posteriors=41)
 
 
-FIGURES: Mapping[int, PaperFigure] = {
-    number: PaperFigure(number, module.draw, module.data, module.caption)
-    for number, module in ((2, figure_02), (3, figure_03))
-}
+class Results:
+    """Every measure of the toy experiment, and whatever else figures need, kept on disk between runs.
 
+    Parameters
+    ----------
+    settings
+        See `FigureSettings`.
+    cache
+        Where finished results are kept; nowhere if not given.
+    announce
+        Called with a short phrase before each longer computation, for progress displays.
 
-def save_figure(figure: PaperFigure, results: ToyExperiment, folder: Path) -> list[Path]:
-    """Write ``figure_NN`` as PNG and PDF, its numbers as netCDF and its caption as text; return the paths."""
-    stem = folder / f"figure_{figure.number:02d}"
-    drawn = figure.draw(results)
-    paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf", ".nc", ".txt")]
-    drawn.savefig(paths[0])
-    drawn.savefig(paths[1], metadata={"CreationDate": None})
-    figure.data(results).to_netcdf(paths[2], engine="h5netcdf")
-    paths[3].write_text(figure.caption(results) + "\n")
-    return paths
+    Examples
+    --------
+    >>> results = Results(FigureSettings.seeded(0, quick=True))
+    >>> results.transitions.values[:2].round(-2)
+    array([1900., 2600.])
+    """
+
+    def __init__(
+        self,
+        settings: FigureSettings | None = None,
+        cache: ResultCache | None = None,
+        announce: Callable[[str], object] | None = None,
+    ) -> None:
+        self.settings = settings or FigureSettings()
+        self.announce = announce or (lambda _: None)
+        self.toy = ToyExperiment(self.settings.toy, self.announce)
+        self._cache = cache or ResultCache(None)
+
+    def kept(self, name: str, settings: object, compute: Callable[[], Result]) -> Result:
+        """Return a result from the cache or compute it; `settings` is all it depends on besides the code."""
+        return self._cache.get(name, settings, compute)
+
+    def _measured(self, name: str) -> xr.DataArray:
+        return self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+
+    def _measured_parts(self, name: str) -> xr.Dataset:
+        return self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+
+    @cached_property
+    def transitions(self) -> xr.DataArray:
+        """Epochs at which the closed form has each mode at half its strength, with the level of the tree it learns."""
+        modes = self.toy.modes
+        epochs = half_rise_time(modes.values, modes.initial_strengths, self.toy.tau)
+        labelled = labelled_array(epochs, {"mode": range(len(epochs))}, "half-rise time", {"units": "epochs"})
+        return labelled.assign_coords(level=("mode", self.toy.mode_strengths["level"].values))
+
+    @cached_property
+    def retrained(self) -> xr.DataArray:
+        """Leave-one-out by retraining."""
+        return self._measured("retrained")
+
+    @cached_property
+    def retrained_derivative(self) -> xr.DataArray:
+        """Derivative of weighted retraining by central difference."""
+        return self._measured("retrained_derivative")
+
+    @cached_property
+    def closed_leave_one_out(self) -> xr.DataArray:
+        """Leave-one-out in closed form from the actual initial weights."""
+        return self._measured("closed_leave_one_out")
+
+    @cached_property
+    def briefly_ablated(self) -> xr.DataArray:
+        """Summed loss difference of a brief ablation at every start, by retraining."""
+        return self._measured("briefly_ablated")
+
+    @cached_property
+    def closed_brief_ablation(self) -> xr.DataArray:
+        """The same from the exact matrix solution."""
+        return self._measured("closed_brief_ablation")
+
+    @cached_property
+    def bayesian(self) -> xr.Dataset:
+        """Bayesian influence at every checkpoint by Algorithm 1."""
+        return self._measured_parts("bayesian")
+
+    @cached_property
+    def hessian(self) -> xr.Dataset:
+        """Damped-Hessian influence at every checkpoint and damping constant."""
+        return self._measured_parts("hessian")
+
+    @cached_property
+    def gauss_newton(self) -> xr.Dataset:
+        """Damped Gauss-Newton influence at every checkpoint and damping constant."""
+        return self._measured_parts("gauss_newton")
+
+    def reweighted(self, epsilon: float) -> xr.DataArray:
+        """Retraining with every sample weight changed by `epsilon`, divided by `epsilon`."""
+        key = (self.settings.toy.training, epsilon)
+        return self.kept("reweighted", key, lambda: self.toy.reweighted(epsilon))

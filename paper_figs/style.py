@@ -1,4 +1,4 @@
-"""How every figure looks: colours by tree distance, sizes, and the mark of help and harm."""
+"""How every figure looks: sizes for one text column, and a colour for each sample, its hue by branch of the tree."""
 
 from __future__ import annotations
 
@@ -6,13 +6,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 
-__all__ = ["GROUP_COLOURS", "LEVEL_COLOURS", "figure_style", "mark_help_and_harm", "panel_label"]
+__all__ = [
+    "BRANCH_COLOURS",
+    "COLUMN_WIDTH",
+    "DIVERGING",
+    "GROUP_COLOURS",
+    "LEVEL_COLOURS",
+    "SAMPLE_COLOURS",
+    "SAMPLE_DASHES",
+    "SMALLEST_FONT",
+    "figure_style",
+]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-GROUP_COLOURS = {"plants": "#009E73", "birds": "#0072B2", "cat": "#D55E00"}
-LEVEL_COLOURS = ("#000000", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
+COLUMN_WIDTH = 6.75  # inches: the text width of a page with one column, at which figures are read without scaling
+SMALLEST_FONT = 6.5  # points
+
+# Animals are warm (mammals orange, birds magenta), plants cool (trees green, flowers blue); siblings differ in
+# lightness. The eight are at least 20 CIELAB units apart for normal, protan, deutan and tritan readers (tested).
+SAMPLE_COLOURS = {
+    "dog": "#8A2D06",
+    "cat": "#FEA02F",
+    "sparrow": "#66086E",
+    "penguin": "#E8559F",
+    "pine": "#0A4D30",
+    "oak": "#57C785",
+    "rose": "#1237B8",
+    "lily": "#8E9BFA",
+}
+BRANCH_COLOURS = {
+    "living thing": "#262626",
+    "animal": "#B5532F",
+    "plant": "#064C57",
+    "mammal": "#C9661A",
+    "bird": "#C04B9C",
+    "tree": "#2F8F5B",
+    "flower": "#4A66DA",
+}
+SAMPLE_DASHES: dict[str, tuple[int, tuple[float, ...]]] = {
+    name: (0, ()) if k % 2 == 0 else (0, (4, 1.2)) for k, name in enumerate(SAMPLE_COLOURS)
+}
+GROUP_COLOURS = {"plants": BRANCH_COLOURS["plant"], "birds": BRANCH_COLOURS["bird"], "cat": SAMPLE_COLOURS["cat"]}
+LEVEL_COLOURS = ("#000000", "#4D4D4D", "#7A7A7A", "#A6A6A6")
+DIVERGING = "PuOr_r"  # purple = helps (negative), orange = harms; safe for colour-blind readers
 
 
 @contextmanager
@@ -20,35 +56,27 @@ def figure_style() -> Iterator[None]:
     """Apply the common settings of all figures while drawing."""
     with mpl.rc_context(
         {
-            "font.size": 9,
-            "axes.titlesize": 10,
+            "font.size": 8,
+            "axes.titlesize": 8,
             "axes.titleweight": "bold",
+            "axes.labelsize": 8,
             "axes.spines.top": False,
             "axes.spines.right": False,
+            "axes.linewidth": 0.7,
             "axes.grid": False,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "xtick.major.width": 0.7,
+            "ytick.major.width": 0.7,
+            "xtick.major.size": 2.5,
+            "ytick.major.size": 2.5,
             "legend.frameon": False,
-            "legend.fontsize": 8,
-            "lines.linewidth": 1.6,
+            "legend.fontsize": 7,
+            "legend.handlelength": 1.8,
+            "lines.linewidth": 1.3,
             "figure.dpi": 150,
-            "savefig.dpi": 200,
+            "savefig.dpi": 220,
             "pdf.fonttype": 42,
         }
     ):
         yield
-
-
-def panel_label(axes: Axes, letter: str) -> None:
-    """Write the panel's letter at its upper left."""
-    axes.annotate(
-        f"({letter})", (0, 1), (-30, 10), xycoords="axes fraction", textcoords="offset points", fontweight="bold"
-    )
-
-
-def mark_help_and_harm(axes: Axes) -> None:
-    """Draw the line of no influence and say on which side the source helps."""
-    axes.axhline(0, color="0.4", linewidth=0.8, zorder=0)
-    low, high = axes.get_ylim()
-    axes.axhspan(low, 0, color="0.95", zorder=-1)
-    axes.set_ylim(low, high)
-    for text, height, side in (("harms", 0.985, "top"), ("helps", 0.015, "bottom")):
-        axes.text(0.985, height, text, transform=axes.transAxes, ha="right", va=side, color="0.4", style="italic")

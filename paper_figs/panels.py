@@ -1,0 +1,113 @@
+"""Pieces that figures share: panel letters, the mark of help and harm, transition times, trajectories of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper_figs.style import SAMPLE_COLOURS, SAMPLE_DASHES
+
+__all__ = [
+    "draw_queries",
+    "draw_transitions",
+    "mark_help_and_harm",
+    "mark_peak",
+    "panel_label",
+    "sample_legend",
+]
+
+
+def panel_label(axes: Axes, letter: str) -> None:
+    """Write the panel's letter at its upper left."""
+    axes.annotate(
+        f"({letter})",
+        (0, 1),
+        (-20, 5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontweight="bold",
+        ha="right",
+    )
+
+
+def mark_help_and_harm(axes: Axes, *, words: bool = True) -> None:
+    """Draw the line of no influence, shade the side on which the source helps, and name both sides."""
+    axes.axhline(0, color="0.4", linewidth=0.7, zorder=0)
+    low, high = axes.get_ylim()
+    axes.axhspan(low, 0, color="0.955", linewidth=0, zorder=-2)
+    axes.set_ylim(low, high)
+    if words:
+        for text, height, side in (("harms", 0.985, "top"), ("helps", 0.015, "bottom")):
+            axes.text(
+                0.985, height, text, transform=axes.transAxes, ha="right", va=side, color="0.4", style="italic", size=7
+            )
+
+
+def draw_transitions(axes: Axes, transitions: xr.DataArray, names: Sequence[str] = ()) -> None:
+    """Draw a thin vertical where the closed form has each mode at half its strength, and name each level on top.
+
+    Parameters
+    ----------
+    transitions
+        Epochs, dims (mode,), with the coordinate ``level``.
+    names
+        Names of the levels, written above the panel; none if empty.
+    """
+    for epoch in transitions.values:
+        axes.axvline(epoch, color="0.72", linewidth=0.5, zorder=-1)
+    for level, name in enumerate(names):
+        epoch = float(transitions.where(transitions["level"] == level, drop=True).mean())
+        axes.annotate(
+            name,
+            (epoch, 1),
+            (0, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color="0.45",
+            fontsize=6.5,
+        )
+
+
+def draw_queries(axes: Axes, influence: xr.DataArray, *, leave_out: str = "", **style: Any) -> None:
+    """Draw one line a query, dims (epoch, query), in the sample's own colour and dashes."""
+    for query in influence["query"].values:
+        if query != leave_out:
+            line = influence.sel(query=query)
+            look: dict[str, Any] = {"color": SAMPLE_COLOURS[query], "linestyle": SAMPLE_DASHES[query]}
+            axes.plot(line["epoch"], line, **(look | {"linewidth": 1.0} | style))
+
+
+def sample_legend(figure: Figure, names: Sequence[str], *, title: str, **place: Any) -> None:
+    """Add a legend of samples, one column a pair of siblings, so that a column is one branch of the tree."""
+    handles = [
+        Line2D([], [], color=SAMPLE_COLOURS[name], linestyle=SAMPLE_DASHES[name], linewidth=1.4, label=name)
+        for name in names
+    ]
+    settings: dict[str, Any] = {"loc": "outside upper center", "ncols": 4, "title": title, "title_fontsize": 7} | place
+    figure.legend(handles=handles, **settings)
+
+
+def mark_peak(axes: Axes, line: xr.DataArray, colour: str, label: str = "") -> int:
+    """Mark the highest point of `line` by a triangle with its epoch (or `label`) above, and return the epoch."""
+    position = int(np.argmax(line.values))
+    epoch, height = int(line["epoch"].values[position]), float(line.values[position])
+    axes.plot(epoch, height, "v", color=colour, markersize=5, zorder=5, markeredgecolor="white", markeredgewidth=0.6)
+    axes.annotate(
+        label or str(epoch),
+        (epoch, height),
+        (0, 5),
+        textcoords="offset points",
+        ha="center",
+        fontsize=7,
+        color=colour,
+        zorder=6,
+    )
+    return epoch

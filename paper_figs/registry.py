@@ -1,0 +1,91 @@
+"""The figures there are, and how one is saved: image, numbers and caption side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from paper_figs import figure_02, figure_03
+from paper_figs.results import Results
+
+__all__ = ["FIGURES", "PaperFigure", "find_figures", "save_figure"]
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One figure.
+
+    Parameters
+    ----------
+    identifier
+        Its number in the paper, "a" for the one of Appendix A, or "e1", "e2", ... for those beyond the paper.
+    about
+        What it shows, in a few words.
+    draw, data, caption
+        Functions of the shared results that give the picture, the numbers in it, and what it shows. All figures of one
+        run share one `Results`, which computes every measure once.
+    """
+
+    identifier: str
+    about: str
+    draw: Callable[[Results], Figure]
+    data: Callable[[Results], xr.Dataset]
+    caption: Callable[[Results], str]
+
+    @property
+    def stem(self) -> str:
+        """Name of its files without suffix."""
+        return f"figure_{self.identifier.zfill(2) if self.identifier.isdigit() else self.identifier}"
+
+
+_MODULES = {
+    "2": ("semantic tree, correlation, modes learned in stages", figure_02),
+    "3": ("influence of dog: Bayesian, closed form, leave-one-out", figure_03),
+}
+
+FIGURES: Mapping[str, PaperFigure] = {
+    identifier: PaperFigure(identifier, about, module.draw, module.data, module.caption)
+    for identifier, (about, module) in _MODULES.items()
+}
+
+
+def find_figures(names: list[str] | None) -> list[PaperFigure]:
+    """Return the figures called `names` ("3", "03", "A", "e1"), all there are if none is given.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure; the sentence lists those there are.
+
+    Examples
+    --------
+    >>> [figure.identifier for figure in find_figures(["03", "2"])]
+    ['3', '2']
+    """
+    chosen = []
+    for name in names or FIGURES:
+        identifier = name.lower().lstrip("0")
+        if identifier not in FIGURES:
+            raise ValueError(f"There is no figure {name!r} here; available are {', '.join(FIGURES)}.")
+        chosen.append(FIGURES[identifier])
+    return chosen
+
+
+def save_figure(figure: PaperFigure, results: Results, folder: Path) -> list[Path]:
+    """Write the figure as PNG and PDF, its numbers as netCDF and its caption as text; return the paths.
+
+    The four files are finished before any of them replaces an older one.
+    """
+    drawn = figure.draw(results)
+    with TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
+        paths = [Path(unfinished) / f"{figure.stem}{suffix}" for suffix in (".png", ".pdf", ".nc", ".txt")]
+        drawn.savefig(paths[0])
+        drawn.savefig(paths[1], metadata={"CreationDate": None})
+        figure.data(results).to_netcdf(paths[2], engine="h5netcdf")
+        paths[3].write_text(figure.caption(results) + "\n")
+        return [path.rename(folder / path.name) for path in paths]
