@@ -14,28 +14,14 @@ from theory.influence import influence_trajectory
 from theory.learning_coefficient import learning_coefficient, monomial_learning_coefficient
 from theory.leave_one_out import leave_group_out_trajectory, leave_one_out_trajectory
 from theory.linear_networks import linear_network_factors, linear_network_solution
-from theory.local_posterior import (
-    AdaptiveLimit,
-    GaussianInfluence,
-    StationaryLaw,
-    adaptive_limit,
-    covariance_standard_error,
-    gaussian_influence,
-    loss_autocorrelation_times,
-    quadratic_loss_covariance,
-    stationary_law,
-)
+from theory.local_posterior import GaussianInfluence, gaussian_influence, quadratic_loss_covariance
 from theory.mixtures import (
     MixtureCovariance,
-    PhaseTransition,
-    SampledMixture,
     decompose_covariance,
-    phase_transition,
-    quadratic_loss_moments,
-    sampled_decomposition,
     total_covariance_gradient,
     total_covariance_hessian,
 )
+from theory.phase_moments import SampledMixture, quadratic_loss_moments, sampled_decomposition
 from theory.phases import (
     Crossing,
     free_energy,
@@ -46,6 +32,14 @@ from theory.phases import (
     type_b_transition,
 )
 from theory.quadrature import TemperedPosterior, tempered_posterior
+from theory.sampler_laws import (
+    AdaptiveLimit,
+    StationaryLaw,
+    adaptive_limit,
+    covariance_standard_error,
+    loss_autocorrelation_times,
+    stationary_law,
+)
 from theory.saxe import (
     Modes,
     aligned_modes,
@@ -61,6 +55,7 @@ from theory.svd_response import (
     spectral_derivative,
     svd_response,
 )
+from theory.two_phases import PhaseTransition, phase_transition
 
 __all__ = [
     "AdaptiveLimit",

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from theory import checks
 from theory.hierarchy import Dataset
-from theory.leave_one_out import flow_maps, sample_losses
+from theory.leave_one_out import flow_losses
 from theory.linear_networks import linear_network_factors
 from theory.trajectories import trajectory
 
@@ -100,8 +100,8 @@ def brief_ablation_trajectory(
         for k, (first, second) in enumerate(zip(*layers, strict=True)):
             weights = np.ones((len(rows) + 1, len(dataset)))
             weights[1 + np.arange(len(rows)), rows] = 0.0
-            maps = [flow_maps(dataset, beta, first, second, steps, tau) for beta in weights]
-            with_all, *without = (sample_losses(run, dataset).sum(axis=0) for run in maps)
+            runs = (flow_losses(dataset, beta, first, second, steps, tau) for beta in weights)
+            with_all, *without = (losses.sum(axis=0) for losses in runs)
             values[k] = with_all - np.stack(without)
     attrs = {
         "formula": f"brief ablation, {method}",

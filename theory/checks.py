@@ -10,7 +10,22 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-__all__ = ["array", "choice", "integer", "matrix", "nonnegative", "positive", "same_length", "times", "whitened"]
+__all__ = [
+    "array",
+    "choice",
+    "covariances",
+    "integer",
+    "matrix",
+    "nonnegative",
+    "positive",
+    "same_length",
+    "simplex",
+    "symmetric",
+    "times",
+    "whitened",
+]
+
+_EPS = float(np.finfo(float).eps)
 
 
 def array(name: str, value: ArrayLike, *, ndim: int | None = None) -> Float[np.ndarray, "..."]:
@@ -187,8 +202,68 @@ def whitened(inputs: Float[np.ndarray, "n p"], *, needed_by: str) -> None:
 for example with inputs @ scipy.linalg.inv(scipy.linalg.sqrtm(inputs.T @ inputs)).
     """
     deviation = float(np.abs(inputs.T @ inputs - np.eye(inputs.shape[1])).max())
-    if deviation > 64 * np.finfo(float).eps * max(inputs.shape):
+    if deviation > 64 * _EPS * max(inputs.shape):
         raise ValueError(
             f"{needed_by} needs whitened inputs (X^T X = I), but X^T X differs from I by {deviation:.3g}; whiten them "
             "first, for example with inputs @ scipy.linalg.inv(scipy.linalg.sqrtm(inputs.T @ inputs))."
         )
+
+
+def simplex(name: str, value: ArrayLike) -> Float[np.ndarray, "*batch k"]:
+    """Return weights on the simplex along the last axis; a sum of K numbers may be off 1 by K eps.
+
+    Examples
+    --------
+    >>> simplex("weights", [0.5, 0.4])
+    Traceback (most recent call last):
+    ...
+    ValueError: weights must sum to 1, but the sum is off by 0.1; divide by the sum in double precision.
+    """
+    result = nonnegative(name, value)
+    if result.ndim == 0 or result.shape[-1] == 0:
+        raise ValueError(f"{name} must hold a weight for each component, but its shape is {result.shape}.")
+    off = float(np.abs(result.sum(axis=-1) - 1).max(initial=0.0))
+    if off > _EPS * result.shape[-1]:
+        raise ValueError(
+            f"{name} must sum to 1, but the sum is off by {off:.3g}; divide by the sum in double precision."
+        )
+    return result
+
+
+def covariances(name: str, value: ArrayLike) -> Float[np.ndarray, "*batch d d"]:
+    """Return matrices that are symmetric and positive semidefinite up to rounding, 64 d eps of the largest entry.
+
+    Examples
+    --------
+    >>> covariances("cov_u", [[1.0, 0.0], [0.0, -1.0]])
+    Traceback (most recent call last):
+    ...
+    ValueError: cov_u must be positive semidefinite, but has the eigenvalue -1.
+    """
+    result = array(name, value)
+    if result.ndim < 2 or result.shape[-1] != result.shape[-2] or result.shape[-1] == 0:
+        raise ValueError(f"{name} must hold square matrices, but its shape is {result.shape}.")
+    tolerance = symmetric(name, result)
+    smallest = np.linalg.eigvalsh(result)[..., 0]
+    if np.any(smallest < -tolerance):
+        raise ValueError(f"{name} must be positive semidefinite, but has the eigenvalue {smallest.min():.3g}.")
+    return result
+
+
+def symmetric(name: str, value: Float[np.ndarray, "*batch d d"]) -> Float[np.ndarray, "*batch"]:
+    """Refuse matrices that are not symmetric; return what counts as rounding in each, 64 d eps of the largest entry.
+
+    Examples
+    --------
+    >>> symmetric("hessians", np.array([[1.0, 2.0], [0.0, 1.0]]))
+    Traceback (most recent call last):
+    ...
+    ValueError: hessians must be symmetric, but mirrored entries differ by 2; use (x + x^T) / 2.
+    """
+    tolerance = 64 * _EPS * value.shape[-1] * np.abs(value).max(axis=(-2, -1))
+    skew = np.abs(value - np.swapaxes(value, -1, -2)).max(axis=(-2, -1))
+    if np.any(skew > tolerance):
+        raise ValueError(
+            f"{name} must be symmetric, but mirrored entries differ by {skew.max():.3g}; use (x + x^T) / 2."
+        )
+    return np.asarray(tolerance)

@@ -108,17 +108,22 @@ def influence_trajectory(
         )
     names = dataset.names if sources is None else tuple(sources)
     modes = resolve_modes(dataset, g0, formula)
-    perturbed = in_modes(modes, dataset, [dataset.index(name) for name in names])
+    rows = [dataset.index(name) for name in names]
     asked = in_modes(modes, queries, list(range(len(queries))))
 
     # Modes with equal singular value and strength share their kernels: a tree has few different ones.
     distinct, group = np.unique(np.stack([-modes.values, modes.initial_strengths]), axis=1, return_inverse=True)
     values = np.empty((len(times), len(names), len(queries)))
-    chunk = max(1, _CHUNK // (len(names) * max(len(modes.values), 1) * max(len(modes.values), len(queries))))
-    kernels = response_kernels(formula, times, -distinct[0], distinct[1], tau)
-    for first in range(0, len(times), chunk):
-        part = slice(first, first + chunk)
-        values[part] = _assemble(_expand(kernels, part, group.ravel()), perturbed, asked)
+    largest = len(modes.values) * max(len(modes.values), len(queries))
+    together = max(1, min(len(names), _CHUNK // largest))
+    piece = max(1, _CHUNK // (together * largest))
+    blocks = [slice(i, i + together) for i in range(0, len(names), together)]
+    perturbed = [in_modes(modes, dataset, rows[block]) for block in blocks]
+    kernels = response_kernels(formula, times, -distinct[0], distinct[1], tau, piece=piece)
+    for first, some in zip(range(0, len(times), piece), kernels, strict=True):
+        expanded = _expand(some, group.ravel())
+        for block, source in zip(blocks, perturbed, strict=True):
+            values[first : first + piece, block] = _assemble(expanded, source, asked)
     attrs = {
         "formula": formula,
         "tau": tau,
@@ -183,12 +188,14 @@ def in_modes(modes: Modes, dataset: Dataset, rows: list[int]) -> ModeCoordinates
     return ModeCoordinates(alpha, psi, x - alpha @ modes.right.T, y - psi @ modes.left.T)
 
 
-def _expand(kernels: ResponseKernels, part: slice, group: Int[np.ndarray, " r"]) -> ResponseKernels:
+def _expand(kernels: ResponseKernels, group: Int[np.ndarray, " r"]) -> ResponseKernels:
+    """Return the kernels of all modes from those of the different ones."""
+
     def pairs(kernel: np.ndarray) -> np.ndarray:
-        return kernel[part][:, group[:, None], group]
+        return kernel[:, group[:, None], group]
 
     def singles(kernel: np.ndarray) -> np.ndarray:
-        return kernel[part][:, group]
+        return kernel[:, group]
 
     return ResponseKernels(
         pairs(kernels.target_input),

@@ -9,7 +9,7 @@ never sees the direction x_p: W_1 x_p stays where it started, and the other dire
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -20,10 +20,10 @@ from scipy.linalg import null_space
 
 from theory import checks
 from theory.hierarchy import Dataset
-from theory.linear_networks import linear_network_factors, linear_network_solution
+from theory.modal_flow import ModalFlow
 from theory.trajectories import trajectory
 
-__all__ = ["flow_maps", "leave_group_out_trajectory", "leave_one_out_trajectory", "sample_losses"]
+__all__ = ["flow_losses", "leave_group_out_trajectory", "leave_one_out_trajectory"]
 
 
 def leave_one_out_trajectory(
@@ -146,20 +146,22 @@ def _differences(
     first = checks.matrix("w1", w1, (None, dataset.n_inputs))
     second = checks.matrix("w2", w2, (dataset.n_outputs, len(first)))
 
-    def weighted(rows: list[int]) -> Float[np.ndarray, "t o p"]:
+    def weighted(rows: list[int]) -> Float[np.ndarray, "t n"]:
         weights = np.ones(len(dataset))
         weights[rows] += epsilon
-        return flow_maps(dataset, weights, first, second, times, tau)
+        return flow_losses(dataset, weights, first, second, times, tau)
 
     # A whitened square X is orthogonal, so each sample owns its input direction.
     closed = epsilon == -1 and len(dataset) == dataset.n_inputs
     if closed:
-        baseline = linear_network_solution(first, second, dataset.syx, times, tau)
-        changed = [_maps_without(dataset, rows, first, second, times, tau) for rows in groups.values()]
+        baseline = _losses_along(ModalFlow(first, second, dataset.syx, tau).maps_at(times), dataset, times)
+        changed = [
+            _losses_along(_maps_without(dataset, rows, first, second, times, tau), dataset, times)
+            for rows in groups.values()
+        ]
     else:
         baseline = weighted([])
         changed = [weighted(rows) for rows in groups.values()]
-    losses = [sample_losses(maps, dataset) for maps in (baseline, *changed)]
     attrs = {
         "formula": "leave-one-out" if epsilon == -1 else "finite reweighting",
         "method": "exact matrix solution" if closed else "gradient flow, DOP853 at 1e-10",
@@ -168,13 +170,18 @@ def _differences(
         "long_name": "influence (negative = helps)",
         "units": "loss per sample weight",
     }
-    values = (np.stack(losses[1:], axis=1) - losses[0][:, None]) / epsilon
+    values = (np.stack(changed, axis=1) - baseline[:, None]) / epsilon
     return trajectory(values, times, list(groups), dataset.names, attrs=attrs)
 
 
-def sample_losses(maps: Float[np.ndarray, "*t o p"], dataset: Dataset) -> Float[np.ndarray, "*t n"]:
-    """Return 1/2 |y_j - W x_j|^2 of every sample, shape (..., N)."""
-    return 0.5 * np.sum((maps @ dataset.inputs.T - dataset.targets.T) ** 2, axis=-2)
+def _losses_along(
+    pieces: Iterator[tuple[slice, Float[np.ndarray, "m o p"]]], dataset: Dataset, t: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, "t n"]:
+    """Return 1/2 |y_j - W x_j|^2 of every sample, without ever holding all maps."""
+    losses = np.empty((len(t), len(dataset)))
+    for piece, maps in pieces:
+        losses[piece] = 0.5 * np.sum((maps @ dataset.inputs.T - dataset.targets.T) ** 2, axis=1)
+    return losses
 
 
 def _maps_without(
@@ -184,25 +191,27 @@ def _maps_without(
     w2: Float[np.ndarray, "o h"],
     t: Float[np.ndarray, " t"],
     tau: float,
-) -> Float[np.ndarray, "t o p"]:
-    """Return W(t) of training without the samples in `rows`, whose inputs are orthonormal and orthogonal to others."""
+) -> Iterator[tuple[slice, Float[np.ndarray, "m o p"]]]:
+    """Yield W(t) of training without the samples in `rows`, whose inputs are orthonormal and orthogonal to others."""
     x = dataset.inputs[list(rows)]
     if len(x) == dataset.n_inputs:  # nothing is left to learn from
-        return np.broadcast_to(w2 @ w1, (len(t), len(w2), w1.shape[1]))
+        yield slice(None), (w2 @ w1)[None]
+        return
     seen = null_space(x)
-    layer1, layer2 = linear_network_factors(w1 @ seen, w2, dataset.syx @ seen, t, tau)
-    return layer2 @ (layer1 @ seen.T + w1 @ x.T @ x)
+    unseen = w1 @ x.T @ x
+    for piece, layer1, layer2 in ModalFlow(w1 @ seen, w2, dataset.syx @ seen, tau).factors_at(t):
+        yield piece, layer2 @ (layer1 @ seen.T + unseen)
 
 
-def flow_maps(
+def flow_losses(
     dataset: Dataset,
     weights: Float[np.ndarray, " n"],
     w1: Float[np.ndarray, "h p"],
     w2: Float[np.ndarray, "o h"],
     t: Float[np.ndarray, " t"],
     tau: float,
-) -> Float[np.ndarray, "t o p"]:
-    """Return W(t) of the flow with any sample weights and layers, integrated to 1e-10 (DOP853).
+) -> Float[np.ndarray, "t n"]:
+    """Return every sample's loss along the flow with any sample weights and layers, integrated to 1e-10 (DOP853).
 
     The state is Q = [W_1^T; W_2] in the k <= P + O hidden directions that carry weight.
     """
@@ -216,10 +225,15 @@ def flow_maps(
         error = (syx - q[p:] @ q[:p].T @ sxx) / tau
         return np.concatenate([error.T @ q[p:], error @ q[:p]]).ravel()
 
+    def maps() -> Iterator[tuple[slice, Float[np.ndarray, "1 o p"]]]:
+        for k, q in enumerate(states.reshape(-1, *start.shape)):
+            yield slice(k, k + 1), (q[p:] @ q[:p].T)[None]
+
     if t[-1] == 0:
-        return (start[p:] @ start[:p].T)[None]
-    solution = solve_ivp(velocity, (0, t[-1]), start.ravel(), method="DOP853", t_eval=t, rtol=1e-10, atol=1e-13)
-    if not solution.success:
-        raise ArithmeticError(f"the gradient flow could not be integrated: {solution.message}")
-    q = solution.y.T.reshape(-1, *start.shape)
-    return q[:, p:] @ np.swapaxes(q[:, :p], 1, 2)
+        states = start[None]
+    else:
+        solution = solve_ivp(velocity, (0, t[-1]), start.ravel(), method="DOP853", t_eval=t, rtol=1e-10, atol=1e-13)
+        if not solution.success:
+            raise ArithmeticError(f"the gradient flow could not be integrated: {solution.message}")
+        states = solution.y.T
+    return _losses_along(maps(), dataset, t)

@@ -14,8 +14,9 @@ Notation: h = 2 t / tau, D_a = e^{-h s_a} + g0_a phi_a, phi_a = (1 - e^{-h s_a})
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -39,12 +40,32 @@ class ResponseKernels:
 
 
 def response_kernels(
-    formula: str, t: Float[np.ndarray, " t"], s: Float[np.ndarray, " k"], g0: Float[np.ndarray, " k"], tau: float
-) -> ResponseKernels:
-    """Return the kernels of one formula at sorted times `t` for modes with values `s` (descending) and strengths `g0`.
+    formula: str,
+    t: Float[np.ndarray, " t"],
+    s: Float[np.ndarray, " k"],
+    g0: Float[np.ndarray, " k"],
+    tau: float,
+    *,
+    piece: int,
+) -> Iterator[ResponseKernels]:
+    """Yield the kernels of one formula at sorted times `t`, `piece` times after another.
 
-    Modes with exactly equal `s` form a degenerate block. See `theory.influence_trajectory` for the formulas.
+    The modes have values `s` (descending) and strengths `g0`; those with exactly equal `s` form a degenerate block. See
+    `theory.influence_trajectory` for the formulas.
     """
+    convolutions = _convolutions(t, s, g0, tau)
+    for first in range(0, len(t), piece):
+        yield _kernels(formula, t[first : first + piece], s, g0, tau, convolutions)
+
+
+def _kernels(
+    formula: str,
+    t: Float[np.ndarray, " t"],
+    s: Float[np.ndarray, " k"],
+    g0: Float[np.ndarray, " k"],
+    tau: float,
+    convolutions: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> ResponseKernels:
     denominator = logistic_denominator(t, s, g0, tau)
     g = g0 / denominator
     symmetric = _symmetric_kernel(t, s, g0, tau)
@@ -61,7 +82,7 @@ def response_kernels(
     forward, backward = (symmetric + skew) / 2, (symmetric - skew) / 2
     if formula != "sample-weight":
         return ResponseKernels(forward, backward, zero, perp, no_perp, g)
-    input_input, input_perp = _input_kernels(t, s, g0, tau, decay_now=denominator, g_now=g)
+    input_input, input_perp = _input_kernels(t, s, g0, tau, denominator, convolutions)
     return ResponseKernels(forward, backward, input_input, perp, input_perp, g)
 
 
@@ -124,17 +145,21 @@ def _exp_second_difference(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..
     For a < -1 the recursion (exp[b, 0] - exp[a, b]) / -a loses at most a factor 4; nearer zero the Taylor series
     sum_n c_n(a, b) / (n + 2)! is used, c_n the complete homogeneous polynomial; 18 terms leave 1 / 19! of 1/2.
     """
-    recursion = (exprel(b) - np.exp(b) * exprel(a - b)) / np.where(a < -1, -a, 1.0)
-    near_a, near_b = np.maximum(a, -1.0), np.maximum(b, -1.0)
+    near = a >= -1
+    result = (exprel(b) - np.exp(b) * exprel(a - b)) / np.where(near, 1.0, -a)
+    a, b = a[near], b[near]
     series, complete, power = np.full_like(a, 0.5), np.ones_like(a), np.ones_like(a)
     for n in range(1, 19):
-        power = power * near_b
-        complete = near_a * complete + power
+        power = power * b
+        complete = a * complete + power
         series = series + complete / factorial(n + 2)
-    return np.where(a < -1, recursion, series)
+    result[near] = series
+    return result
 
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+# Gauss-Legendre panels of length tau / s_max and tau / (2 g0_max) at most: the integrands have poles at imaginary
+# distance pi tau / (2 s), or at tau / (2 g0) before the start, so 12 nodes converge like rho^-24 with rho >= 5.8.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _CHUNK = 2**20  # array elements evaluated at once: about 8 MB, which stays in cache
 
 
@@ -143,9 +168,8 @@ def _input_kernels(
     s: Float[np.ndarray, " k"],
     g0: Float[np.ndarray, " k"],
     tau: float,
-    *,
-    decay_now: Float[np.ndarray, "t k"],
-    g_now: Float[np.ndarray, "t k"],
+    decay: Float[np.ndarray, "t k"],
+    convolutions: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> tuple[Float[np.ndarray, "t k k"], Float[np.ndarray, "t k"]]:
     r"""Return Z (T, k, k) and R (T, k), the part of the response that comes from the changed input moment.
 
@@ -154,52 +178,53 @@ def _input_kernels(
         Z_ab = 1/2 int e^{-lambda (t - u)} { (g0_a D_b + g0_b D_a)^2 / (D_a D_b)(u) / (D_a D_b)(t)
                                              + (g_a + g_b)(t) (g_a - g_b)(u) } du / tau,
         R_a  = g_a(t) int e^{-s_a (t - u) / tau} g_a(u) du / tau.
+
+    The square is 2 g0_a g0_b + g0_a^2 D_b / D_a + g0_b^2 D_a / D_b, whose first term integrates at sight.
     """
     k = len(s)
-
-    def integrands(u: Float[np.ndarray, "*time"]) -> Float[np.ndarray, "*time rows k"]:
-        d = logistic_denominator(u, s, g0, tau)
-        g = g0 / d
-        cross = g0[:, None] * d[..., None, :]
-        growing = (cross + np.swapaxes(cross, -1, -2)) ** 2 / (d[..., :, None] * d[..., None, :])
-        difference = g[..., :, None] - g[..., None, :]
-        return np.concatenate([growing, difference, g[..., None, :]], axis=-2)
-
-    pair_rate = (s[:, None] + s) / tau
-    rates = np.concatenate([pair_rate, pair_rate, s[None, :] / tau])
-    convolved = _convolve(integrands, rates, t, longest_panel=0.5 * tau / max(s.max(), g0.max())) / tau
-    growing, difference, own = convolved[:, :k], convolved[:, k : 2 * k], convolved[:, 2 * k]
-    symmetric = growing / (decay_now[:, :, None] * decay_now[:, None, :])
-    skew = (g_now[:, :, None] + g_now[:, None, :]) * difference
-    return (symmetric + skew) / 2, g_now * own
+    ratio, mass, own = np.empty((len(t), k, k)), np.empty((len(t), k, k)), np.empty((len(t), k))
+    for i, convolved in enumerate(islice(convolutions, len(t))):
+        ratio[i], mass[i], own[i] = convolved
+    g = g0 / decay
+    rate = (s[:, None] + s) / tau
+    even = 2 * np.outer(g0, g0) * -np.expm1(-rate * t[:, None, None]) / rate + ratio + np.swapaxes(ratio, 1, 2)
+    symmetric = even / (decay[:, :, None] * decay[:, None, :])
+    skew = (g[:, :, None] + g[:, None, :]) * (mass - np.swapaxes(mass, 1, 2))
+    return (symmetric + skew) / (2 * tau), g * own / tau
 
 
-def _convolve(
-    integrands: Callable[[np.ndarray], np.ndarray],
-    rates: Float[np.ndarray, "rows k"],
-    t: Float[np.ndarray, " t"],
-    *,
-    longest_panel: float,
-) -> Float[np.ndarray, "t rows k"]:
-    """Return int_0^t e^{-rates (t - u)} f(u) du at sorted times `t` by Gauss-Legendre panels and an exact recursion.
+def _convolutions(
+    t: Float[np.ndarray, " t"], s: Float[np.ndarray, " k"], g0: Float[np.ndarray, " k"], tau: float
+) -> Iterator[tuple[Float[np.ndarray, "k k"], Float[np.ndarray, "k k"], Float[np.ndarray, " k"]]]:
+    """Yield, at each of the sorted times, int_0^t e^{-lambda (t - u)} f(u) du of g0_a^2 D_b / D_a, of g_a, and R's.
 
-    The integrands are analytic except for poles at imaginary distance pi tau / (2 s) or real distance tau / (2 g0).
-    A panel of at most half of tau / max(s, g0) with 8 nodes therefore converges like rho^-16 with rho >= 5, below eps.
+    The recursion from panel to panel is exact. On a panel the first two are products over a and b of functions of one
+    mode, so that their quadrature is a product of matrices.
     """
-    panels = np.ceil(np.diff(t, prepend=0.0) / longest_panel).astype(int)
+    longest = tau / max(s.max(), 2 * g0.max())
+    panels = np.ceil(np.diff(t, prepend=0.0) / longest).astype(int)
     edges = [np.linspace(a, b, n + 1)[1:] for a, b, n in zip(np.append(0.0, t[:-1]), t, panels, strict=True)]
-    right = np.concatenate(edges)
-    left = np.append(0.0, right[:-1])[: len(right)]
-    panels_until = np.cumsum(panels)
-    convolved = np.zeros((len(t), *rates.shape))
-    running = np.zeros(rates.shape)
-    chunk = max(1, _CHUNK // (len(_NODES) * rates.size))
+    gains = _panel_gains(np.concatenate([[0.0], *edges]), s, g0, tau)
+    ratio, mass, own = np.zeros((len(s), len(s))), np.zeros((len(s), len(s))), np.zeros(len(s))
+    for count in panels:
+        for fade, ratio_gain, mass_gain, own_gain in islice(gains, count):
+            pair_fade = np.outer(fade, fade)
+            ratio, mass, own = pair_fade * ratio + ratio_gain, pair_fade * mass + mass_gain, fade * own + own_gain
+        yield ratio, mass, own
+
+
+def _panel_gains(
+    edges: Float[np.ndarray, " e"], s: Float[np.ndarray, " k"], g0: Float[np.ndarray, " k"], tau: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield e^{-s (b - a) / tau} of each panel [a, b] and what its interior adds to the three convolutions at b."""
+    chunk = max(1, _CHUNK // (len(s) * max(len(s), len(_NODES))))
+    left, right = edges[:-1, None], edges[1:, None]
     for first in range(0, len(right), chunk):
-        a, b = left[first : first + chunk, None], right[first : first + chunk, None]
+        a, b = left[first : first + chunk], right[first : first + chunk]
         u = (a + b) / 2 + (b - a) / 2 * _NODES
-        weighted = integrands(u) * np.exp(-rates * (b - u)[..., None, None]) * ((b - a) / 2 * _WEIGHTS)[..., None, None]
-        gains, fades = weighted.sum(axis=1), np.exp(-rates * (b - a)[..., None])
-        for i, (gain, fade) in enumerate(zip(gains, fades, strict=True), start=first + 1):
-            running = fade * running + gain
-            convolved[panels_until == i] = running
-    return convolved
+        d = logistic_denominator(u, s, g0, tau)
+        fade = np.exp(-s * (b - u)[..., None] / tau)
+        strength = fade * g0 / d * ((b - a) / 2 * _WEIGHTS)[..., None]
+        ratio_gain = np.swapaxes(g0 * strength, 1, 2) @ (fade * d)
+        mass_gain = np.swapaxes(strength, 1, 2) @ fade
+        yield from zip(np.exp(-s * (b - a) / tau), ratio_gain, mass_gain, strength.sum(axis=1), strict=True)

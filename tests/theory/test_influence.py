@@ -147,7 +147,7 @@ def test_symmetric_kernel_near_degeneracy(gap):
     """The divided difference of the Saxe map in 60 digits, gaps from 1 down to 1e-14: relative error <= 1e-10."""
     s = np.array([1.0 + gap, 1.0])
     t, g0 = np.array([10.0, 700.0, 3000.0, 9000.0]), 1e-5
-    kernels = response_kernels("spectral", t, s, np.full(2, g0), TAU)
+    (kernels,) = response_kernels("spectral", t, s, np.full(2, g0), TAU, piece=len(t))
     symmetric = kernels.target_input + kernels.input_target
     for k, time in enumerate(t):
         with mpmath.workdps(60):
@@ -215,6 +215,36 @@ def test_chosen_sources_and_outside_queries(formula):
     assert np.allclose(some.sel(source="lily", query="b"), everything.sel(source="lily", query="dog"), atol=1e-13)
     assert some.attrs["formula"] == formula
     assert some.attrs["tau"] == TAU
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("entries", [1, 100, 1000])
+def test_pieces_of_epochs_and_sources_do_not_matter(formula, entries, monkeypatch):
+    data, epochs = hierarchical_dataset(), np.linspace(0, 5000, 9)
+    whole = influence_trajectory(data, epochs, tau=TAU, g0=1e-4, formula=formula)
+    monkeypatch.setattr("theory.influence._CHUNK", entries)
+    monkeypatch.setattr("theory.mode_response._CHUNK", entries)
+    again = influence_trajectory(data, epochs, tau=TAU, g0=1e-4, formula=formula)
+    # the same sums in another order: a few eps of terms below 4
+    np.testing.assert_allclose(again, whole, rtol=0, atol=64 * np.finfo(float).eps * 4)
+
+
+@pytest.mark.parametrize("formula", ["fixed-init", "sample-weight"])
+@pytest.mark.parametrize("start", [0.5, 2.0, 20.0, 200.0])
+def test_modes_that_start_large_or_above_their_value(formula, start):
+    """The integrands' poles move to tau / (2 g0) before the start, and the panels with them."""
+    data = random_problem(6, n=4, p=4, o=4, rank=4)
+    u, s, v = singular_modes(data.syx)
+    modes = Modes(u, s, v, start * np.array([1.0, 0.9, 0.8, 0.7]))
+    epochs = np.array([1.0, 40.0, 700.0])
+    influence = influence_trajectory(data, epochs, tau=TAU, g0=modes, formula=formula)
+    target, moment = np.outer(data.targets[0], data.inputs[0]), np.outer(data.inputs[0], data.inputs[0])
+    moment *= formula == "sample-weight"
+    reference = differentiate(
+        lambda e: losses(flow_map(modes, data.syx + e * target, data.sxx + e * moment, epochs), data), 1e-3
+    )
+    # Integration 1e-12 of losses up to g0^2 |x|^2 / 2, over the step; truncation as in the first test, relative.
+    assert np.abs(influence.values[:, 0] - reference).max() <= 1e-9 * start**2 + 1e-7 * np.abs(reference).max()
 
 
 def test_outside_query_has_its_own_input_and_target():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.stats import ortho_group
 
-from theory import hierarchical_dataset, linear_network_factors, linear_network_solution, linear_networks
+from theory import hierarchical_dataset, linear_network_factors, linear_network_solution, modal_flow
+from theory.modal_flow import ModalFlow
 
 TAU = 1200.0
 EPS = np.finfo(float).eps
@@ -96,6 +97,7 @@ def test_solution_is_the_integrated_flow(problem):
         (3, 5, 2, [3.0, 2.0, 1.0]),
         (4, 4, 5, [2.0, 2.0, 0.0, 0.0]),
         (4, 4, 2, [3.0, 1.0, 1.0, 0.0]),
+        (7, 6, 2, [2.0, 2.0, 2.0, 2.0, 1.0, 1.0]),
         (15, 8, 10, np.sqrt([15.0, 7.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0])),
     ],
 )
@@ -263,6 +265,20 @@ def test_scalar_integer_and_empty_times():
     assert [f.shape for f in linear_network_factors(w, w, np.eye(2), np.zeros((3, 0)), 10.0)] == [(3, 0, 2, 2)] * 2
 
 
+@pytest.mark.parametrize("entries", [1, 40])
+def test_pieces_do_not_matter(entries, monkeypatch):
+    problem, times = balanced_problem(4, 4, 3, 5, [3.0, 2.0, 1.0]), TAU * np.linspace(0, 6, 200)
+    whole = solve(problem, times), *linear_network_factors(problem.w1, problem.w2, problem.syx, times, TAU)
+    monkeypatch.setattr(modal_flow, "_CHUNK", entries)
+    pieces = [len(maps) for _, maps in ModalFlow(problem.w1, problem.w2, problem.syx, TAU).maps_at(times)]
+    assert max(pieces) == max(1, entries // 12)
+    assert sum(pieces) == len(times)
+    again = solve(problem, times), *linear_network_factors(problem.w1, problem.w2, problem.syx, times, TAU)
+    for one, other in zip(whole, again, strict=True):
+        # the same operations in batches of another size: a few eps of entries below 3
+        assert np.allclose(one, other, rtol=0, atol=64 * EPS)
+
+
 def error_from_random_weights(sigma):
     data = hierarchical_dataset()
     rng = np.random.default_rng(3)
@@ -299,8 +315,8 @@ def test_products_of_layers_are_exact_and_the_hidden_rotation_is_second_order(o,
     layers = integrated_layers(problem.w1, problem.w2, problem.syx, times)
     errors = []
     for step in (0.5, 0.25, 0.125):
-        monkeypatch.setattr(linear_networks, "LONGEST_STEP", step)
-        first, second = linear_networks.linear_network_factors(problem.w1, problem.w2, problem.syx, times, TAU)
+        monkeypatch.setattr(modal_flow, "LONGEST_STEP", step)
+        first, second = linear_network_factors(problem.w1, problem.w2, problem.syx, times, TAU)
         for k, (a, b) in enumerate(layers):
             for product, reference in ((first[k].T @ first[k], a.T @ a), (second[k] @ second[k].T, b @ b.T)):
                 assert np.linalg.norm(product - reference) <= 1e-9 * np.linalg.norm(reference)

@@ -8,7 +8,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import norm, ortho_group
 
-from theory.local_posterior import (
+from theory import (
     adaptive_limit,
     covariance_standard_error,
     gaussian_influence,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from theory.mixtures import (
+from theory import (
     decompose_covariance,
     phase_transition,
     quadratic_loss_moments,
@@ -545,7 +545,7 @@ def test_errors_do_not_depend_on_the_chunk(seed, entries):
     losses, labels = draws(seed)
     with pytest.MonkeyPatch.context() as patch:
         whole = sampled_decomposition(losses, labels)
-        patch.setattr("theory.mixtures._CHUNK_ENTRIES", entries)
+        patch.setattr("theory.phase_moments._CHUNK_ENTRIES", entries)
         pieces = sampled_decomposition(losses, labels)
     for name in ("within_error", "between_error", "total_error"):
         assert np.allclose(getattr(whole, name), getattr(pieces, name), rtol=64 * EPS)

@@ -326,7 +326,7 @@ def test_spectral_derivative(s_k, gap, q):
 def test_kernels_with_own_initial_strengths(t, s_k, gap, g0_j, g0_k):
     s = np.array([s_k + gap, s_k])
     g0 = np.array([g0_j, g0_k])
-    kernels = response_kernels("fixed-init", np.array([t]), s, g0, TAU)
+    (kernels,) = response_kernels("fixed-init", np.array([t]), s, g0, TAU, piece=1)
     g_j, g_k = kernels.strengths[0]
     at = {
         "t": t,
@@ -355,11 +355,11 @@ def test_kernels_with_own_initial_strengths(t, s_k, gap, g0_j, g0_k):
 def test_diagonals(t, s, g0):
     times, values, starts = np.array([t]), np.array([s]), np.array([g0])
     at = {"t": t, "tau": TAU, "g0": g0, "s": s, "s_k": s, "alpha": 1.0}
-    fixed = response_kernels("fixed-init", times, values, starts, TAU)
+    (fixed,) = response_kernels("fixed-init", times, values, starts, TAU, piece=1)
     forward, backward = fixed.target_input[0, 0, 0], fixed.input_target[0, 0, 0]
     tolerance = 512 * EPS * (forward + backward) + 4 * EPS * (abs(forward) + abs(backward))  # as above
     assert abs(forward + backward - value("fixed-init", "diagonal", **at)) <= tolerance
-    weight = response_kernels("sample-weight", times, values, starts, TAU)
+    (weight,) = response_kernels("sample-weight", times, values, starts, TAU, piece=1)
     # psi = s alpha for one sample of its own mode; quadrature converges below eps, its sum loses eps of both terms
     have = s * (weight.target_input + weight.input_target)[0, 0, 0] - weight.input_input[0, 0, 0]
     terms = s * abs(weight.target_input[0, 0, 0] + weight.input_target[0, 0, 0]) + abs(weight.input_input[0, 0, 0])
