@@ -1,22 +1,27 @@
 """Simulation: training, retraining, sampling and curvature, on torch."""
 
-from numerics.bayesian_influence import bayesian_influence, sample
+from numerics.bayesian_influence import bayesian_influence
+from numerics.chain_state import ChainState
 from numerics.classical_influence import (
     IndefiniteCurvature,
     gauss_newton_influence,
     gradient_kernel,
     hessian_influence,
 )
+from numerics.descent import TrainingConfig
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
 from numerics.gradient_flow import gradient_flow
 from numerics.modules import LinearNetwork, ModuleCheckpoints, Samples, TorchModel, half_squared_error, linear_as_module
 from numerics.networks import Checkpoints, initial_weights, per_sample_losses
-from numerics.retraining import leave_one_out, timed_ablation
-from numerics.samplers import SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
-from numerics.training import TrainingConfig, TrainingDiverged, TrainingRun, train
+from numerics.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
+from numerics.samplers import MALA, SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
+from numerics.sampling import sample
+from numerics.training import TrainingDiverged, TrainingRun, train
 
 __all__ = [
+    "MALA",
     "SGLD",
+    "ChainState",
     "Checkpoints",
     "IndefiniteCurvature",
     "LinearNetwork",
@@ -40,10 +45,12 @@ __all__ = [
     "hessian_influence",
     "hidden_representations",
     "initial_weights",
+    "leave_group_out",
     "leave_one_out",
     "linear_as_module",
     "per_sample_losses",
     "representation_embedding",
+    "retrain",
     "sample",
     "timed_ablation",
     "train",

@@ -1,284 +1,294 @@
-r"""Many Langevin chains of two-layer linear networks at once: one flat buffer, in place, a stream of losses out.
+r"""Many Langevin chains at once: batches on threads, in place, a stream of losses out.
 
-Layers are stored as W_1^T and W_2, so that both gradients are products with wide rows, and every update is one pass
-over one flat buffer. Every chain draws its noise from its own generator, seeded by (seed, epoch, chain) and read in
-blocks of fixed size; which chains share a batch, and on how many threads batches run, changes no bit of any of them.
+Every chain draws its noise from its own generator, seeded by (seed, epoch, chain) and read in blocks of fixed size.
+Which chains share a batch, on how many threads batches run, and which other settings run beside it change no bit of a
+chain of linear networks. (Modules are evaluated by vmap, whose products round by the size of the batch; there the bits
+are the same for the same call. On other devices than the CPU one generator serves a batch.)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from itertools import pairwise
-from math import gcd
+from threading import Event
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from numerics.networks import Checkpoints
-from numerics.samplers import Sampler, SamplerDiverged
-from theory.hierarchy import Dataset
+from numerics.chain_state import ChainState
+from numerics.linear_target import LinearTarget
+from numerics.module_target import ModuleTarget
+from numerics.modules import ModuleCheckpoints
+from numerics.plan import ChainPlan
+from numerics.rules import Parts
+from numerics.samplers import SamplerDiverged
+from numerics.targets import Buffer, Target
 
-__all__ = ["ChainPlan", "run_chains"]
+__all__ = ["run_chains"]
 
 _CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
+_NUMBERS_TOGETHER = 2**22  # weights of a batch of modules: 16 MB in float32, and autograd holds several times that
 _STEPS_OF_NOISE = 4  # steps of noise drawn in one call; part of the definition of a chain's stream
-_VECTOR = 64  # numbers a vector loop takes at once; a buffer of whole vectors has no tail that rounds differently
 
 
-# Takes the chains, the number of the first draw, and their losses over consecutive draws (chains, draws, observables)
+# Takes the chains, the number of the first draw, and what is recorded over consecutive draws (chains, draws, columns)
 # in float64. Called once for each block of each batch of chains, from several threads.
 Record = Callable[[slice, int, np.ndarray], None]
 
 
-@dataclass(frozen=True, eq=False)
-class ChainPlan:
-    """What to run: chain number c belongs to checkpoint c // chains.
-
-    Parameters
-    ----------
-    dataset
-        Samples whose mean loss is sampled.
-    observables
-        Samples whose losses are recorded, inputs (M, P) and targets (M, O).
-    checkpoints
-        Weights at which chains start and to which they are pulled.
-    sampler
-        Hyper-parameters and update.
-    chains, draws
-        Chains per checkpoint and draws per chain.
-    burn_in, thin
-        Steps before the first draw, and steps from one draw to the next.
-    block
-        Draws handed over at once.
-    seed
-        Seed of all noise.
-    dtype
-        torch.float32 or torch.float64.
-    """
-
-    dataset: Dataset
-    observables: tuple[np.ndarray, np.ndarray]
-    checkpoints: Checkpoints
-    sampler: Sampler
-    chains: int
-    draws: int
-    burn_in: int
-    thin: int
-    block: int
-    seed: int
-    dtype: torch.dtype
-
-    @property
-    def total(self) -> int:
-        """Number of chains over all checkpoints."""
-        return self.chains * len(self.checkpoints)
-
-    def name(self, chain: int) -> str:
-        """Return words that tell which chain it is."""
-        return f"chain {chain % self.chains} at epoch {self.checkpoints.epochs[chain // self.chains]:g}"
-
-
 def run_chains(
-    plan: ChainPlan, record: Record, *, workers: int | None = None, progress: Callable[[int], object] | None = None
-) -> None:
-    """Run every chain of the plan and hand its losses to `record`.
+    plan: ChainPlan,
+    record: Record,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], object] | None = None,
+    finished: Callable[[slice], object] | None = None,
+    skip: Iterable[int] = (),
+    state: ChainState | None = None,
+) -> float:
+    """Run every chain of the plan and hand what it records to `record`.
 
     Parameters
     ----------
     plan
         What to run.
     record
-        Called with each block of losses.
+        Called with each block of draws.
     workers
         Threads, each on its own batch of chains; as many as this process may use cores if not given.
     progress
         Called with the number of chains of each finished batch.
+    finished
+        Called with the chains of each finished batch, from the calling thread.
+    skip
+        Numbers of chains that need not run.
+    state
+        Where chains left off; they go on from there if it is not empty, and it holds their new state afterwards.
+
+    Returns
+    -------
+    float
+        Share of proposals accepted, NaN for samplers that accept all.
 
     Raises
     ------
     SamplerDiverged
-        At the first loss that is not finite.
+        At the first recorded number that is not finite.
     """
     workers = workers or len(os.sched_getaffinity(0))
-    rounds = -(-plan.total // (_CHAINS_TOGETHER * workers))
-    edges = np.linspace(0, plan.total, min(rounds * workers, plan.total) + 1).astype(int)
-    batches = [slice(int(a), int(b)) for a, b in pairwise(edges)]
+    batches = _batches(plan, workers, set(skip)) if state is None or state.empty else state.batches
+    before: list[dict[str, Any] | None] = [None] * len(batches) if state is None or state.empty else [*state.contents]
+    cancelled = Event()
 
-    def run(batch: slice) -> int:
-        _run_batch(plan, batch, record)
-        return batch.stop - batch.start
+    def run(batch: slice, content: dict[str, Any] | None) -> _Batch:
+        with torch.no_grad():
+            running = _Batch(plan, batch, content)
+            running.run(record, cancelled)
+        return running
 
-    pool = ThreadPoolExecutor(min(workers, len(batches)), initializer=torch.set_num_threads, initargs=(1,))
-    with pool:
-        futures = [pool.submit(run, batch) for batch in batches]
-        try:
-            for future in futures:
-                finished = future.result()
+    rates, after = [], []
+    with ThreadPoolExecutor(
+        max(min(workers, len(batches)), 1), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = [pool.submit(run, batch, content) for batch, content in zip(batches, before, strict=True)]
+        with _cancelling(cancelled, pool):
+            for batch, future in zip(batches, futures, strict=True):
+                running = future.result()
+                rates.append(running.acceptance)
+                if state is not None:
+                    after.append(running.content())
+                if finished is not None:
+                    finished(batch)
                 if progress is not None:
-                    progress(finished)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                    progress(batch.stop - batch.start)
+    if state is not None:
+        state.fingerprint, state.batches, state.contents = plan.fingerprint(), batches, after
+    return float(np.mean(rates)) if rates else float("nan")
 
 
-def _run_batch(plan: ChainPlan, batch: slice, record: Record) -> None:
-    at = np.arange(batch.start, batch.stop)
-    checkpoint = torch.as_tensor(at // plan.chains)
-    network = _NetworkBuffers(plan, plan.checkpoints.w1[checkpoint], plan.checkpoints.w2[checkpoint])
-    update = plan.sampler.update_rule(network.weights.clone())
-    noise = _Noise(plan, at)
-    losses = torch.empty(len(at), plan.block, len(plan.observables[0]), dtype=plan.dtype)
-    filled, first_draw = 0, 0
-    for step in range(plan.burn_in + (plan.draws - 1) * plan.thin + 1):
-        recording = step >= plan.burn_in and (step - plan.burn_in) % plan.thin == 0
-        network.evaluate(losses[:, filled] if recording else None)
-        if recording:
-            filled += 1
-            if filled == plan.block or first_draw + filled == plan.draws:
-                _hand_over(plan, batch, first_draw, losses[:, :filled], record)
-                first_draw, filled = first_draw + filled, 0
-        update(network.weights, network.gradient, noise.next())
+@contextmanager
+def _cancelling(cancelled: Event, pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Stop running batches at their next step when the caller is interrupted or one of them fails."""
+    try:
+        yield
+    except BaseException:
+        cancelled.set()
+        pool.shutdown(cancel_futures=True)
+        raise
 
 
-def _hand_over(plan: ChainPlan, batch: slice, first_draw: int, losses: torch.Tensor, record: Record) -> None:
-    # The sum is finite unless an entry is not, or is about to be: a cheap first look.
-    if not torch.isfinite(losses.sum()) and not (finite := torch.isfinite(losses).all(-1)).all():
-        draw = int((~finite).any(0).nonzero()[0])
-        chain = batch.start + int((~finite[:, draw]).nonzero()[0])
-        raise SamplerDiverged(
-            f"{plan.name(chain)} diverged: its loss at draw {first_draw + draw} is not finite. Use a smaller step_size "
-            f"than {plan.sampler.step_size:g} or a stronger localization than {plan.sampler.localization:g}."
-        )
-    record(batch, first_draw, losses.to(torch.float64).numpy())
+def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
+    """Return runs of consecutive chains that are left to do, in batches as equal as the number of threads allows."""
+    together = _CHAINS_TOGETHER
+    if isinstance(plan.checkpoints, ModuleCheckpoints):
+        together = int(np.clip(_NUMBERS_TOGETHER // plan.checkpoints.weights.shape[1], 1, _CHAINS_TOGETHER))
+        workers = 1  # of batches' edges: bits of modules depend on them, and must not depend on the machine
+    todo = np.array([chain for chain in range(plan.total) if chain not in skip], dtype=int)
+    if len(todo) == 0:
+        return []
+    rounds = -(-len(todo) // (together * workers))
+    edges = np.linspace(0, len(todo), min(rounds * workers, len(todo)) + 1).astype(int)
+    result = []
+    for a, b in pairwise(edges):
+        runs = np.split(todo[a:b], np.flatnonzero(np.diff(todo[a:b]) != 1) + 1)
+        result += [slice(int(run[0]), int(run[-1]) + 1) for run in runs]
+    return result
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the layers of a batch of chains lie in a flat buffer: all W_1^T (P, h) first, then all W_2 (O, h).
+class _Batch:
+    """Chains that run together: their target, rule and noise, fresh or from where they left off."""
 
-    Matrix products round differently at different alignments. Inputs and outputs are therefore padded with rows of
-    zeros until every chain's matrices start at a multiple of 64 bytes, in float32 and in float64.
-    """
+    def __init__(self, plan: ChainPlan, chains: slice, before: dict[str, Any] | None) -> None:
+        self._plan, self._chains = plan, chains
+        numbers = range(chains.start, chains.stop)
+        setting, checkpoint, _ = (list(part) for part in zip(*map(plan.locate, numbers), strict=True))
+        self._target = _target(plan, checkpoint)
+        samplers = [plan.samplers[k] for k in setting]
+        # Chains with equal settings go as one row, but for a sampler that decides for each of them.
+        self._shared = len(set(samplers)) == 1 and not samplers[0].adjusts
+        anchor = self._parts(self._target.weights)
+        self._rule = samplers[0].rule(samplers[:1] if self._shared else samplers, anchor)
+        self._noise = _Noise(plan, numbers, self._target, extra=int(samplers[0].adjusts))
+        self._current = torch.zeros_like(self._target.recorded)
+        self._moved = self._drawn = 0
+        if before is not None:
+            self._moved, self._drawn = before["moved"], before["drawn"]
+            self._target.weights.flat.copy_(before["weights"])
+            self._current = before["current"]
+            self._rule.restore(before["rule"])
+            self._noise.restore(before["noise"])
 
-    chains: int
-    inputs: int
-    outputs: int
-    hidden: int
+    def _parts(self, buffer: Buffer) -> Parts:
+        return buffer.together if self._shared else buffer.parts
 
-    @classmethod
-    def of(cls, plan: ChainPlan, chains: int) -> _Layout:
-        """Return the layout of so many chains of the plan's network."""
-        hidden, p = plan.checkpoints.w1.shape[1:]
-        o = plan.checkpoints.w2.shape[1]
-        return cls(chains, _aligned(p, hidden), _aligned(o, hidden), hidden)
+    def run(self, record: Record, cancelled: Event) -> None:
+        """Take the plan's number of draws."""
+        plan, target, rule = self._plan, self._target, self._rule
+        w, gradient = self._parts(target.weights), self._parts(target.gradient)
+        block = target.recorded.new_empty(len(target.recorded), plan.block, target.recorded.shape[1])
+        filled = handed = 0
+        last = plan.burn_in + (self._drawn + plan.draws - 1) * plan.thin
+        for step in range(self._moved, last + 1):
+            if cancelled.is_set():
+                raise InterruptedError("the call was interrupted, or another batch of its chains failed.")
+            noise = self._noise.next()
+            drawing = step >= plan.burn_in and (step - plan.burn_in) % plan.thin == 0
+            target.evaluate(record=drawing or rule.adjusts, mean_loss=rule.adjusts, batch=noise.batch)
+            if rule.adjusts:
+                stay = rule.settle(w, gradient, target.mean_loss, noise.luck)
+                self._current = torch.where(stay[:, None], target.recorded, self._current)
+            if drawing:
+                block[:, filled] = self._current if rule.adjusts else target.recorded
+                filled += 1
+                if filled == plan.block or handed + filled == plan.draws:
+                    self._hand_over(self._drawn + handed, handed, block[:, :filled], record)
+                    handed, filled = handed + filled, 0
+            rule.move(w, gradient, self._parts(noise.normals))
+        self._moved, self._drawn = last + 1, self._drawn + plan.draws
 
-    def empty(self, dtype: torch.dtype) -> Float[torch.Tensor, " size"]:
-        """Return a buffer of zeros, whose length leaves no tail to vector loops."""
-        size = self.chains * (self.inputs + self.outputs) * self.hidden
-        return torch.zeros(-(-size // _VECTOR) * _VECTOR, dtype=dtype)
+    def _hand_over(self, draw: int, first: int, values: Float[torch.Tensor, "c b m"], record: Record) -> None:
+        # The sum is finite unless an entry is not, or is about to be: a cheap first look.
+        if not torch.isfinite(values.sum()) and not (finite := torch.isfinite(values).all(-1)).all():
+            late = int((~finite).any(0).nonzero()[0])
+            chain = self._chains.start + int((~finite[:, late]).nonzero()[0])
+            setting, checkpoint, own = self._plan.locate(chain)
+            sampler, epoch = self._plan.samplers[setting], float(self._plan.checkpoints.epochs[checkpoint])
+            raise SamplerDiverged(
+                f"{self._plan.name(chain)} diverged: its loss at draw {draw + late} is not finite. Use a smaller "
+                f"step_size than {sampler.step_size:g} or a stronger localization than {sampler.localization:g}.",
+                *(setting, epoch, own, draw + late),
+            )
+        record(self._chains, first, values.to("cpu", torch.float64).numpy())
 
-    def layers(
-        self, flat: Float[torch.Tensor, " size"]
-    ) -> tuple[Float[torch.Tensor, "c p h"], Float[torch.Tensor, "c o h"]]:
-        """Return views of both layers."""
-        middle = self.chains * self.inputs * self.hidden
-        end = middle + self.chains * self.outputs * self.hidden
-        return (
-            flat[:middle].view(self.chains, self.inputs, self.hidden),
-            flat[middle:end].view(self.chains, self.outputs, self.hidden),
-        )
+    @property
+    def acceptance(self) -> float:
+        """Share of proposals accepted; NaN where nothing is proposed."""
+        return self._rule.acceptance
+
+    def content(self) -> dict[str, Any]:
+        """Return everything the next step depends on."""
+        return {
+            "moved": self._moved,
+            "drawn": self._drawn,
+            "weights": self._target.weights.flat,
+            "current": self._current,
+            "rule": self._rule.state(),
+            "noise": self._noise.state(),
+        }
 
 
-def _aligned(rows: int, columns: int) -> int:
-    """Return the least number of rows, a multiple of 8, whose matrix of `columns` fills whole lines of 16 numbers."""
-    unit = max(8, 16 // gcd(16, columns))
-    return -(-rows // unit) * unit
-
-
-class _NetworkBuffers:
-    """Weights, gradients and losses of a batch of chains."""
-
-    def __init__(self, plan: ChainPlan, w1: Float[torch.Tensor, "c h p"], w2: Float[torch.Tensor, "c o h"]) -> None:
-        layout = _Layout.of(plan, len(w1))
-        chains, p, o = layout.chains, layout.inputs, layout.outputs
-        self.weights, self.gradient = layout.empty(plan.dtype), layout.empty(plan.dtype)
-        self._layers, self._slopes = layout.layers(self.weights), layout.layers(self.gradient)
-        self._layers[0][:, : w1.shape[2]] = w1.mT
-        self._layers[1][:, : w2.shape[1]] = w2
-
-        def padded(matrix: np.ndarray, rows: int, columns: int) -> torch.Tensor:
-            result = torch.zeros(rows, columns, dtype=plan.dtype)
-            result[: matrix.shape[0], : matrix.shape[1]] = torch.tensor(matrix)
-            return result
-
-        inputs, targets = plan.observables
-        asked = _aligned(len(inputs), o)
-        self._y = padded(targets.T, o, asked)
-        self._x = padded(inputs.T, p, asked).repeat(chains, 1, 1)
-        second_moment = plan.dataset.inputs.T @ plan.dataset.inputs
-        self._rate = plan.sampler.n_beta / len(plan.dataset)
-        self._syx = padded(plan.dataset.syx * -self._rate, o, p)
-        self._sxx = padded(second_moment * self._rate, p, p).repeat(chains, 1, 1)
-        # W X^T = W for one-hot inputs in order and W X^T X = W for white ones: the toy data has both.
-        self._one_hot = np.array_equal(inputs, np.eye(inputs.shape[1])) and asked == p
-        self._white = np.array_equal(second_moment, np.eye(len(second_moment)))
-        self._map, self._dloss = torch.empty(2, chains, o, p, dtype=plan.dtype)
-        self._residual, self._squares = torch.empty(2, chains, o, asked, dtype=plan.dtype)
-        self._halves = torch.full((chains, 1, o), 0.5, dtype=plan.dtype)
-        self._losses = torch.empty(chains, 1, asked, dtype=plan.dtype)
-
-    def evaluate(self, losses: Float[torch.Tensor, "c m"] | None) -> None:
-        """Compute the gradient of n_beta L and, if asked, the observables' losses."""
-        first, second = self._layers
-        torch.bmm(second, first.mT, out=self._map)
-        if losses is not None:
-            predicted = self._map if self._one_hot else torch.bmm(self._map, self._x, out=self._residual)
-            torch.sub(predicted, self._y, out=self._residual)
-            torch.mul(self._residual, self._residual, out=self._squares)
-            # A product, because the order in which torch.sum adds depends on the number of chains.
-            torch.bmm(self._halves, self._squares, out=self._losses)
-            losses.copy_(self._losses[:, 0, : losses.shape[1]])
-        if self._white:
-            torch.add(self._syx, self._map, alpha=self._rate, out=self._dloss)
-        else:
-            torch.bmm(self._map, self._sxx, out=self._dloss).add_(self._syx)
-        torch.bmm(self._dloss.mT, second, out=self._slopes[0])
-        torch.bmm(self._dloss, first, out=self._slopes[1])
+def _target(plan: ChainPlan, checkpoint: list[int]) -> Target:
+    kind = ModuleTarget if isinstance(plan.checkpoints, ModuleCheckpoints) else LinearTarget
+    start = plan.checkpoints.flat[torch.tensor(checkpoint)].to(plan.device, plan.dtype)
+    return kind(plan, start)
 
 
 class _Noise:
-    """Standard normal numbers for every chain from its own generator, laid out as the weights are."""
+    """Random numbers of one step after the other for a batch of chains.
 
-    def __init__(self, plan: ChainPlan, chains: np.ndarray) -> None:
-        hidden, p = plan.checkpoints.w1.shape[1:]
-        o = plan.checkpoints.w2.shape[1]
-        layout = _Layout.of(plan, len(chains))
-        self._split = hidden * p
-        self._block = torch.empty(len(chains), _STEPS_OF_NOISE, hidden * (p + o), dtype=plan.dtype)
-        generators = [_generator(plan, int(chain)) for chain in chains]
-        self._rows = list(zip(self._block.unbind(), generators, strict=True))
-        self._flat = layout.empty(plan.dtype)
-        first, second = layout.layers(self._flat)
-        self._first, self._second = first[:, :p].flatten(1), second[:, :o].flatten(1)
+    A step takes a row of normal numbers for every chain: one for each weight, one more for the decision of a sampler
+    that adjusts, and one for each sample where gradients come from batches of them: those with the largest are chosen.
+    """
+
+    def __init__(self, plan: ChainPlan, chains: range, target: Target, *, extra: int) -> None:
+        self._target, self._batch_size = target, plan.batch_size
+        self._d = plan.checkpoints.flat.shape[1]
+        self._samples = 0 if plan.batch_size is None else len(plan.data)
+        self._extra = extra
+        width = self._d + extra + self._samples
+        self._block = torch.empty(len(chains), _STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
+        if plan.device.type == "cpu":
+            self._rows = list(self._block.unbind())
+            self._generators = [_generator(plan, chain) for chain in chains]
+        else:
+            self._rows = [self._block]
+            self._generators = [_generator(plan, chains[0])]
+        self.normals = target.buffer()
         self._used = _STEPS_OF_NOISE
 
-    def next(self) -> Float[torch.Tensor, " size"]:
-        """Return the noise of the next step, zero in the padding, in a buffer that may be overwritten."""
+    def next(self) -> _Noise:
+        """Go to the next step."""
         if self._used == _STEPS_OF_NOISE:
-            for row, generator in self._rows:
+            for row, generator in zip(self._rows, self._generators, strict=True):
                 row.normal_(generator=generator)
             self._used = 0
-        self._first.copy_(self._block[:, self._used, : self._split])
-        self._second.copy_(self._block[:, self._used, self._split :])
+        self._now = self._block[:, self._used]
+        self._target.scatter(self._now[:, : self._d], self.normals)
         self._used += 1
-        return self._flat
+        return self
+
+    @property
+    def luck(self) -> Float[torch.Tensor, " c"]:
+        """The number that decides on a proposal."""
+        return self._now[:, self._d]
+
+    @property
+    def batch(self) -> Int[torch.Tensor, "c b"] | None:
+        """Samples of this step's gradient; None for all of them."""
+        if self._batch_size is None:
+            return None
+        return self._now[:, self._d + self._extra :].topk(self._batch_size, dim=1).indices
+
+    def state(self) -> dict[str, Any]:
+        """Return the generators' states and what is left of the block."""
+        states = torch.stack([generator.get_state() for generator in self._generators])
+        return {"generators": states, "block": self._block, "used": self._used}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        for generator, value in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(value.clone())  # torch reads the storage from its start, whatever the view
+        self._block.copy_(state["block"])
+        self._used = state["used"]
 
 
 def _generator(plan: ChainPlan, chain: int) -> torch.Generator:
-    epoch = int(np.float64(plan.checkpoints.epochs[chain // plan.chains]).view(np.uint64))
-    sequence = np.random.SeedSequence([plan.seed, epoch, chain % plan.chains])
-    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    _, checkpoint, own = plan.locate(chain)
+    epoch = int(np.float64(plan.checkpoints.epochs[checkpoint]).view(np.uint64))
+    sequence = np.random.SeedSequence([plan.seed, epoch, own])
+    return torch.Generator(plan.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

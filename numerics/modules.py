@@ -190,10 +190,16 @@ class TorchModel:
         ValueError
             If the loss does not return one number for every sample.
         """
-        result = self.loss(self.outputs(weights, samples.inputs), samples.targets)
-        if tuple(result.shape) != (len(samples),):
+        return self.sample_losses(weights, samples.inputs, samples.targets)
+
+    def sample_losses(
+        self, weights: Float[torch.Tensor, " d"], inputs: torch.Tensor, targets: torch.Tensor
+    ) -> Float[torch.Tensor, " n"]:
+        """Return the losses of samples given as tensors; see `losses`."""
+        result = self.loss(self.outputs(weights, inputs), targets)
+        if tuple(result.shape) != (len(inputs),):
             raise ValueError(
-                f"the loss returned shape {tuple(result.shape)} for {len(samples)} samples, but one number for each is "
+                f"the loss returned shape {tuple(result.shape)} for {len(inputs)} samples, but one number for each is "
                 'needed; use reduction="none" and sum over the other axes.'
             )
         return result
@@ -250,6 +256,11 @@ class ModuleCheckpoints:
         """Return the number of checkpoints T."""
         return len(self.epochs)
 
+    @property
+    def flat(self) -> Float[torch.Tensor, "t d"]:
+        """All weights of each checkpoint, shape (T, d)."""
+        return self.weights
+
     def at(self, epochs: ArrayLike) -> ModuleCheckpoints:
         """Return the checkpoints at the given epochs, which must have been saved."""
         positions = saved_positions(self.epochs, epochs)
@@ -298,5 +309,4 @@ def linear_as_module(checkpoints: Checkpoints) -> ModuleCheckpoints:
     torch.Size([1, 35])
     """
     model = TorchModel(LinearNetwork(checkpoints.w1[0], checkpoints.w2[0]))
-    weights = torch.cat([checkpoints.w1.flatten(1), checkpoints.w2.flatten(1)], dim=1)
-    return ModuleCheckpoints(checkpoints.epochs, model, weights)
+    return ModuleCheckpoints(checkpoints.epochs, model, checkpoints.flat)

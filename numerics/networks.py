@@ -72,6 +72,11 @@ class Checkpoints:
         """End-to-end maps W_2 W_1, shape (T, O, P)."""
         return self.w2 @ self.w1
 
+    @property
+    def flat(self) -> Float[torch.Tensor, "t d"]:
+        """All weights of each checkpoint, W_1 row by row, then W_2 row by row, shape (T, h P + O h)."""
+        return torch.cat([self.w1.flatten(1), self.w2.flatten(1)], dim=1)
+
     def at(self, epochs: ArrayLike) -> Checkpoints:
         """Return the checkpoints at the given epochs, which must have been saved."""
         positions = saved_positions(self.epochs, epochs)

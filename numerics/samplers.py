@@ -1,32 +1,41 @@
-r"""Stochastic gradient Langevin samplers of the local posterior (paper Algorithm 1; Welling and Teh 2011).
+r"""Langevin samplers of the local posterior (paper Algorithm 1; Welling and Teh 2011; Roberts and Tweedie 1996).
 
 The local posterior around trained weights w* is
 
 .. math:: p(w) \propto \exp\bigl(-n_\beta L(w) - \tfrac{\gamma}{2} \| w - w^* \|^2\bigr) ,
 
-L the mean loss. A sampler is a frozen set of hyper-parameters that knows two things: its update, in place on one flat
-buffer that holds every chain, and the step sizes at which that update is stable.
+L the mean loss. A sampler is a frozen set of hyper-parameters; its rule (`numerics.rules`) is the update with its
+state, in place, for a batch of chains.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
-import torch
-from jaxtyping import Float
-
+from numerics.rules import LangevinRule, MetropolisRule, Parts, PreconditionedRule, Rule
 from theory import checks
 
-__all__ = ["SGLD", "RMSPropSGLD", "Sampler", "SamplerDiverged", "StepSizeWarning"]
-
-Update = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+__all__ = ["MALA", "SGLD", "RMSPropSGLD", "Sampler", "SamplerDiverged", "StepSizeWarning"]
 
 
 class SamplerDiverged(ArithmeticError):
-    """A chain produced a loss that is not finite; the message names the checkpoint, the chain and the draw."""
+    """A chain produced a loss that is not finite; the message names the checkpoint, the chain and the draw.
+
+    Parameters
+    ----------
+    message
+        The sentence.
+    setting, chain, draw
+        Position of the sampler among those given, of the chain among its checkpoint's, and of the draw.
+    epoch
+        The checkpoint.
+    """
+
+    def __init__(self, message: str, setting: int, epoch: float, chain: int, draw: int) -> None:
+        super().__init__(message)
+        self.setting, self.epoch, self.chain, self.draw = setting, epoch, chain, draw
 
 
 class StepSizeWarning(UserWarning):
@@ -56,17 +65,24 @@ class Sampler(ABC):
         checks.positive("n_beta", self.n_beta)
         checks.nonnegative("localization", self.localization)
 
+    @classmethod
     @abstractmethod
-    def update_rule(self, anchor: Float[torch.Tensor, " parameters"]) -> Update:
-        """Return ``update(w, gradient, noise)``, which advances `w` in place by one step.
-
-        `anchor` and `w` hold the parameters of all chains in one flat buffer, `gradient` that of n_beta L at `w`,
-        `noise` standard normal numbers; the last two may be overwritten.
-        """
+    def rule(cls, samplers: Sequence[Sampler], anchor: Parts) -> Rule:
+        """Return the update of a batch of chains around `anchor`, one sampler for each row of its parts, or one."""
 
     @abstractmethod
     def step_range(self, largest_gradient: float) -> tuple[float, float]:
         """Return the smallest and largest step the update can take, given the largest |dL/dw| on the way."""
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether steps are proposals that a chain may refuse, which takes full-batch losses at every step."""
+        return False
+
+    @property
+    def adaptation_steps(self) -> int:
+        """Number of first steps that belong to no stationary law, and so to the burn-in."""
+        return 0
 
     def check_step(self, curvature: tuple[float, float], largest_gradient: float, epoch: float) -> str | None:
         """Return a sentence if the step may be outside the stable range, None if it is inside.
@@ -92,7 +108,8 @@ class Sampler(ABC):
             step * (self.n_beta * max(bound, 0.0) + self.localization)
             for step, bound in zip((smallest, largest), curvature, strict=True)
         )
-        limit = 4 * self.step_size / (largest * (self.n_beta * max(curvature[1], 0.0) + self.localization))
+        steepest = largest * (self.n_beta * max(curvature[1], 0.0) + self.localization)
+        limit = 4 * self.step_size / steepest if steepest else float("inf")
         advice = f"at epoch {epoch:g}; steps below {limit:.3g} are stable"
         if surely >= 4:
             raise ValueError(
@@ -126,16 +143,10 @@ class SGLD(Sampler):
     ValueError: step_size must be a positive number, but -0.0001 was given.
     """
 
-    def update_rule(self, anchor: Float[torch.Tensor, " parameters"]) -> Update:
-        """Return the in-place update; see `Sampler.update_rule`."""
-        pull = self.localization * anchor
-        drift, diffusion = -self.step_size / 2, sqrt(self.step_size)
-
-        def update(w: torch.Tensor, gradient: torch.Tensor, noise: torch.Tensor) -> None:
-            gradient.add_(w, alpha=self.localization).sub_(pull)
-            w.add_(gradient, alpha=drift).add_(noise, alpha=diffusion)
-
-        return update
+    @classmethod
+    def rule(cls, samplers: Sequence[Sampler], anchor: Parts) -> Rule:
+        """Return the update; see `Sampler.rule`."""
+        return LangevinRule(samplers, anchor)
 
     def step_range(self, largest_gradient: float) -> tuple[float, float]:
         """Return the constant step twice."""
@@ -143,17 +154,57 @@ class SGLD(Sampler):
 
 
 @dataclass(frozen=True)
+class MALA(Sampler):
+    r"""Metropolis-adjusted Langevin algorithm: SGLD's step as a proposal, accepted or not, at full batch.
+
+    .. math::
+        w' = w - \tfrac{\epsilon}{2} \nabla U(w) + \sqrt{\epsilon}\, \xi, \qquad
+        \log \alpha = U(w) - U(w') + \tfrac12 \bigl( |\xi|^2 - |\xi'|^2 \bigr), \qquad
+        U = n_\beta L + \tfrac{\gamma}{2} \| w - w^* \|^2 ,
+
+    with xi' the noise that leads back. The stationary law is the local posterior itself, at any step: the gold
+    standard for the other samplers. In high dimension the acceptance falls; about 0.57 is efficient (Roberts and
+    Rosenthal 1998), with a step of order d^(-1/3). The draws report the acceptance.
+
+    Parameters
+    ----------
+    step_size, n_beta, localization
+        See `Sampler`.
+
+    Examples
+    --------
+    >>> MALA(step_size=1e-5).n_beta
+    1000.0
+    """
+
+    @classmethod
+    def rule(cls, samplers: Sequence[Sampler], anchor: Parts) -> Rule:
+        """Return the update; see `Sampler.rule`."""
+        return MetropolisRule(samplers, anchor)
+
+    @property
+    def adjusts(self) -> bool:
+        """Steps are proposals."""
+        return True
+
+    def step_range(self, largest_gradient: float) -> tuple[float, float]:
+        """Return the constant step twice; a step that is too long is rejected rather than unstable."""
+        return self.step_size, self.step_size
+
+
+@dataclass(frozen=True)
 class RMSPropSGLD(Sampler):
-    r"""The paper's Algorithm 1 as printed: Langevin steps preconditioned by a running mean of squared gradients.
+    r"""The paper's Algorithm 1: Langevin steps preconditioned by a running mean of squared gradients.
 
     .. math::
         V \leftarrow b V + (1 - b)\, q \odot q, \qquad
         \epsilon_t = \frac{\epsilon}{\sqrt{V / (1 - b^t)} + a}, \qquad
         w \leftarrow w - \tfrac{\epsilon_t}{2} [n_\beta \nabla L(w) + \gamma (w - w^*)] + \sqrt{\epsilon_t}\, \xi
 
-    The algorithm leaves out the divergence of the preconditioner, so its stationary law is not the local posterior
-    unless a is large against sqrt(V). Algorithm 1 does not say whether q is the gradient of the mean loss or of n_beta
-    times it; choose by `preconditioner`.
+    As printed the algorithm leaves out the divergence of the preconditioner, so its stationary law is not the local
+    posterior unless a is large against sqrt(V). With `adaptation` the preconditioner stops moving and the law is the
+    posterior's, up to the step. What Algorithm 1 leaves open is an argument: `preconditioner`, `bias_correction`,
+    `initial_square`.
 
     Parameters
     ----------
@@ -165,6 +216,13 @@ class RMSPropSGLD(Sampler):
         a, > 0.
     preconditioner
         "mean loss": q is the gradient of L (default); "tempered": of n_beta L.
+    bias_correction
+        Whether V is divided by 1 - b^t.
+    initial_square
+        V before the first step, >= 0, in the units of q squared.
+    adaptation
+        Freeze the preconditioner after so many steps, >= 1, which then belong to the burn-in; never if not given, as
+        printed.
 
     Examples
     --------
@@ -177,6 +235,9 @@ class RMSPropSGLD(Sampler):
     decay: float = 0.9
     stability: float = 1.0
     preconditioner: str = "mean loss"
+    bias_correction: bool = True
+    initial_square: float = 0.0
+    adaptation: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,33 +245,27 @@ class RMSPropSGLD(Sampler):
             raise ValueError(f"decay must be in [0, 1), but {self.decay} was given.")
         checks.positive("stability", self.stability)
         checks.choice("preconditioner", self.preconditioner, ("mean loss", "tempered"))
+        checks.nonnegative("initial_square", self.initial_square)
+        if self.adaptation is not None:
+            checks.integer("adaptation", self.adaptation, at_least=1)
 
     @property
-    def _gradient_scale(self) -> float:
-        """Scale of q relative to the gradient of n_beta L."""
-        return 1.0 if self.preconditioner == "tempered" else 1 / self.n_beta
+    def gradient_scale(self) -> float:
+        """Scale of q relative to the gradient of L."""
+        return self.n_beta if self.preconditioner == "tempered" else 1.0
 
-    def update_rule(self, anchor: Float[torch.Tensor, " parameters"]) -> Update:
-        """Return the in-place update; see `Sampler.update_rule`."""
-        pull = self.localization * anchor
-        squares, root = torch.zeros_like(anchor), torch.empty_like(anchor)
-        stability, amplitude = anchor.new_tensor(self.stability), sqrt(self.step_size)
-        taken = 0
+    @property
+    def adaptation_steps(self) -> int:
+        """Number of steps after which the preconditioner is frozen; 0 if it never is."""
+        return self.adaptation or 0
 
-        def update(w: torch.Tensor, gradient: torch.Tensor, noise: torch.Tensor) -> None:
-            nonlocal taken
-            taken += 1
-            squares.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
-            corrected = self._gradient_scale / sqrt(1 - self.decay**taken)
-            torch.sqrt(squares, out=root)
-            torch.add(stability, root, alpha=corrected, out=root).rsqrt_()
-            # With root = (sqrt(V) + a)^(-1/2) the step is sqrt(eps) root [noise - sqrt(eps) / 2 root drift].
-            gradient.add_(w, alpha=self.localization).sub_(pull).mul_(root)
-            w.addcmul_(root, noise.add_(gradient, alpha=-amplitude / 2), value=amplitude)
-
-        return update
+    @classmethod
+    def rule(cls, samplers: Sequence[Sampler], anchor: Parts) -> Rule:
+        """Return the update; see `Sampler.rule`."""
+        return PreconditionedRule(samplers, anchor)
 
     def step_range(self, largest_gradient: float) -> tuple[float, float]:
         """Return eps / (a + |q|) for the largest |q|, and eps / a."""
-        q = largest_gradient * self.n_beta * self._gradient_scale
+        # A bias-corrected V of zero start is a mean of squares; any other may start at initial_square.
+        q = max(largest_gradient * self.gradient_scale, self.initial_square**0.5)
         return self.step_size / (self.stability + q), self.step_size / self.stability

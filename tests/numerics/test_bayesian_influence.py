@@ -6,6 +6,8 @@ import torch
 from arviz_stats.base import array_stats
 
 import numerics.chains
+import numerics.plan
+import numerics.sampling
 from numerics import (
     SGLD,
     Checkpoints,
@@ -38,6 +40,12 @@ def some_weights(data, hidden=5, checkpoints=2, scale=0.4):
     return Checkpoints(np.arange(checkpoints) * 100.0, w1, w2)
 
 
+def plan_of(data, weights, *, seed):
+    return numerics.sampling.make_plan(
+        data, numerics.plan.Recorded(data), weights, QUICK, 1, 2, 0, 1, None, None, seed, torch.float64, "cpu"
+    )
+
+
 @pytest.mark.parametrize("data", [DATA, general_data()], ids=["one-hot", "general"])
 @pytest.mark.parametrize("sampler", [QUICK, RMSPropSGLD(1e-4, 50.0, 500.0, 0.8, 0.3)], ids=["sgld", "rmsprop"])
 def test_chains_are_the_sampler_on_the_gradient_that_autograd_finds(data, sampler):
@@ -45,24 +53,19 @@ def test_chains_are_the_sampler_on_the_gradient_that_autograd_finds(data, sample
     weights = some_weights(data, checkpoints=1)
     drawn = sample(data, weights, sampler, chains=1, draws=12, seed=3, dtype=torch.float64, workers=1)
 
-    plan = numerics.chains.ChainPlan(
-        data, (data.inputs, data.targets), weights, sampler, 1, 12, 0, 1, 1, 3, torch.float64
-    )
-    noise = numerics.chains._Noise(plan, np.array([0]))
-    layout = numerics.chains._Layout.of(plan, 1)
-    w = layout.empty(torch.float64)
-    first, second = layout.layers(w)
-    first[0, : data.n_inputs], second[0, : data.n_outputs] = weights.w1[0].mT, weights.w2[0]
-    update = sampler.update_rule(w.clone())
+    w = weights.flat[0].clone()
+    rule = sampler.rule([sampler], [w[None]])
+    generator = numerics.chains._generator(plan_of(data, weights, seed=3), 0)
     for k in range(12):
         flat = w.clone().requires_grad_()
-        first, second = layout.layers(flat)
-        w1, w2 = first[0, : data.n_inputs].mT, second[0, : data.n_outputs]
-        losses = per_sample_losses(w2 @ w1, data)
+        w1, w2 = flat[: weights.w1[0].numel()], flat[weights.w1[0].numel() :]
+        losses = per_sample_losses(w2.view_as(weights.w2[0]) @ w1.view_as(weights.w1[0]), data)
         # A few hundred float64 operations a draw, none of which amplifies errors: the chain contracts.
         np.testing.assert_allclose(drawn[0, 0, k], losses.detach(), rtol=1e-11)
-        (gradient,) = torch.autograd.grad(sampler.n_beta * losses.mean(), flat)
-        update(w, gradient, noise.next())
+        (gradient,) = torch.autograd.grad(losses.mean(), flat)
+        if k % 4 == 0:  # noise is read in blocks of four steps
+            noise = torch.empty(4, len(w), dtype=torch.float64).normal_(generator=generator)
+        rule.move([w[None]], [gradient[None]], [noise[k % 4][None]])
 
 
 def test_influence_streams_the_covariance_of_the_draws():

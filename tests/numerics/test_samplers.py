@@ -6,20 +6,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.stats import norm
 
-from numerics import SGLD, RMSPropSGLD
+from numerics import MALA, SGLD, RMSPropSGLD
 
 EPS = np.finfo(float).eps
 
 
-def literal_rmsprop_sgld(w, anchor, gradient, noise, sampler, q_scale):
+def literal_rmsprop_sgld(w, anchor, gradient, noise, sampler):
     """Algorithm 1 line by line; `gradient(w)` is that of the mean loss."""
-    v = np.zeros_like(w)
+    q_scale = sampler.n_beta if sampler.preconditioner == "tempered" else 1.0
+    v = np.full_like(w, sampler.initial_square)
     for t, xi in enumerate(noise, start=1):
         g = gradient(w)
         q = q_scale * g
-        v = sampler.decay * v + (1 - sampler.decay) * q * q
-        v_hat = v / (1 - sampler.decay**t)
+        if sampler.adaptation is None or t <= sampler.adaptation:
+            v = sampler.decay * v + (1 - sampler.decay) * q * q
+            v_hat = v / (1 - sampler.decay**t) if sampler.bias_correction else v
         eps_t = sampler.step_size / (np.sqrt(v_hat) + sampler.stability)
         w = w - eps_t / 2 * (sampler.n_beta * g + sampler.localization * (w - anchor)) + np.sqrt(eps_t) * xi
     return w
@@ -27,11 +30,11 @@ def literal_rmsprop_sgld(w, anchor, gradient, noise, sampler, q_scale):
 
 def run(sampler, start, anchor, gradient, noise):
     """Advance the library's update; `gradient` is that of the mean loss, on arrays."""
-    update = sampler.update_rule(torch.tensor(anchor))
-    w = torch.tensor(start)
+    rule = sampler.rule([sampler], [torch.tensor(anchor)[None]])
+    w = [torch.tensor(start)[None].clone()]
     for xi in noise:
-        update(w, sampler.n_beta * torch.tensor(gradient(w.numpy())), torch.tensor(xi))
-    return w.numpy()
+        rule.move(w, [torch.tensor(gradient(w[0].numpy()))], [torch.tensor(xi)[None]])
+    return w[0][0].numpy()
 
 
 @given(
@@ -41,14 +44,19 @@ def run(sampler, start, anchor, gradient, noise):
     decay=st.floats(0, 0.99),
     stability=st.floats(1e-3, 10),
     preconditioner=st.sampled_from(["mean loss", "tempered"]),
+    bias_correction=st.booleans(),
+    initial_square=st.sampled_from([0.0, 1.0]),
+    adaptation=st.sampled_from([None, 1, 5]),
     seed=st.integers(0, 2**31),
 )
-def test_rmsprop_sgld_is_algorithm_1(step_size, n_beta, localization, decay, stability, preconditioner, seed):
+def test_rmsprop_sgld_is_algorithm_1_in_every_reading(
+    step_size, n_beta, localization, decay, stability, preconditioner, bias_correction, initial_square, adaptation, seed
+):
     rng = np.random.default_rng(seed)
     start, anchor, noise = rng.normal(size=7), rng.normal(size=7), rng.normal(size=(12, 7))
-    sampler = RMSPropSGLD(step_size, n_beta, localization, decay, stability, preconditioner)
-    q_scale = n_beta if preconditioner == "tempered" else 1.0
-    expected = literal_rmsprop_sgld(start, anchor, np.sin, noise, sampler, q_scale)
+    settings = (decay, stability, preconditioner, bias_correction, initial_square, adaptation)
+    sampler = RMSPropSGLD(step_size, n_beta, localization, *settings)
+    expected = literal_rmsprop_sgld(start, anchor, np.sin, noise, sampler)
     # A dozen operations a step; a step multiplies what came before by at most 1 + eps_t (n_beta + gamma) / 2, and
     # cancellation in the drift costs its own size.
     growth = 1 + step_size / stability * (n_beta + localization)
@@ -58,6 +66,51 @@ def test_rmsprop_sgld_is_algorithm_1(step_size, n_beta, localization, decay, sta
     )
 
 
+def literal_mala(w, anchor, loss, noise, luck, sampler):
+    """Metropolis-adjusted Langevin steps, with the proposal's two densities written out."""
+    energy = lambda x: sampler.n_beta * loss(x) + sampler.localization / 2 * np.sum((x - anchor) ** 2)  # noqa: E731
+    slope = lambda x: sampler.n_beta * np.cos(x) + sampler.localization * (x - anchor)  # noqa: E731
+    step = sampler.step_size
+
+    def log_proposal(to, at):
+        return -np.sum((to - at + step / 2 * slope(at)) ** 2) / (2 * step)
+
+    states = [w]
+    for xi, z in zip(noise, luck, strict=True):
+        proposal = w - step / 2 * slope(w) + np.sqrt(step) * xi
+        log_ratio = energy(w) - energy(proposal) + log_proposal(w, proposal) - log_proposal(proposal, w)
+        if norm.logcdf(z) < log_ratio:
+            w = proposal
+        states.append(w)
+    return np.array(states)
+
+
+@given(step_size=st.floats(1e-3, 2.0), localization=st.floats(0, 5), seed=st.integers(0, 2**31))
+def test_mala_is_the_textbook_algorithm(step_size, localization, seed):
+    rng = np.random.default_rng(seed)
+    start, anchor, noise, luck = rng.normal(size=4), rng.normal(size=4), rng.normal(size=(9, 4)), rng.normal(size=9)
+    sampler = MALA(step_size, n_beta=1.5, localization=localization)
+    loss = lambda x: np.sum(np.sin(x))  # noqa: E731
+    expected = literal_mala(start, anchor, loss, noise, luck, sampler)
+    rule = sampler.rule([sampler], [torch.tensor(anchor)[None]])
+    w, found = [torch.tensor(start)[None].clone()], []
+    for k in range(10):
+        gradient = [torch.cos(w[0])]
+        rule.settle(w, gradient, torch.tensor([loss(w[0].numpy())]), torch.tensor(luck[k - 1 : k] if k else [0.0]))
+        found.append(w[0][0].numpy().copy())
+        rule.move(w, gradient, [torch.tensor(noise[min(k, 8)])[None]])
+    # Some tens of float64 operations of numbers below 100; a decision within rounding of a tie does not occur.
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+    accepted = np.mean(np.any(np.diff(expected, axis=0) != 0, axis=1))
+    assert rule.acceptance == pytest.approx(accepted)
+
+
+def test_rules_refuse_to_decide_what_they_do_not_decide():
+    rule = SGLD().rule([SGLD()], [torch.zeros(1, 2)])
+    with pytest.raises(TypeError, match="LangevinRule accepts every step"):
+        rule.settle([torch.zeros(1, 2)], [torch.zeros(1, 2)], torch.zeros(1), torch.zeros(1))
+
+
 @given(curvature=st.floats(0, 30), localization=st.floats(1, 30), share=st.floats(0.05, 0.9))
 def test_sgld_has_the_stationary_variance_of_the_discretised_quadratic(curvature, localization, share):
     h = curvature + localization
@@ -65,11 +118,11 @@ def test_sgld_has_the_stationary_variance_of_the_discretised_quadratic(curvature
     sampler = SGLD(step, n_beta=1.0, localization=localization)
     generator = torch.Generator().manual_seed(7)
     n = 4000
-    update, w = sampler.update_rule(torch.zeros(n)), torch.zeros(n)
+    rule, w = sampler.rule([sampler], [torch.zeros(1, n)]), torch.zeros(1, n)
     # The variance approaches its limit like (1 - step h / 2)^(2 steps); 1e-4 of it is left.
     steps = int(np.ceil(np.log(1e-4) / (2 * np.log(abs(1 - step * h / 2) + 1e-12)))) + 1
     for _ in range(steps):
-        update(w, curvature * w, torch.randn(n, generator=generator))
+        rule.move([w], [curvature * w], [torch.randn(1, n, generator=generator)])
     ratio = float(w.double().square().mean()) * h * (1 - step * h / 4)
     # n independent normals: the mean square has relative standard deviation sqrt(2 / n).
     assert abs(ratio - 1) < 5 * np.sqrt(2 / n) + 1e-4
@@ -90,10 +143,10 @@ def test_algorithm_1_without_divergence_term_samples_the_density_over_its_precon
     sampler = RMSPropSGLD(step, n_beta, localization, decay=0.0, stability=stability)
     generator = torch.Generator().manual_seed(1)
     n = 10_000
-    update, w = sampler.update_rule(torch.zeros(n)), torch.randn(n, generator=generator) / np.sqrt(h)
+    rule, w = sampler.rule([sampler], [torch.zeros(1, n)]), torch.randn(1, n, generator=generator) / np.sqrt(h)
     # A variance relaxes at rate h step / (a + |w|) with |w| about 0.7; e^-8 of the difference is left.
     for _ in range(int(8 * (stability + 0.7) / (h * step))):
-        update(w, w.clone(), torch.randn(n, generator=generator))
+        rule.move([w], [w.clone()], [torch.randn(1, n, generator=generator)])
     measured = float(w.double().square().mean())
     assert measured == pytest.approx(second / normal, rel=5 * np.sqrt(2 / n) + 0.02)
     if stability < 0.1:  # far from the posterior's own variance 1 / h
@@ -110,6 +163,8 @@ def test_algorithm_1_without_divergence_term_samples_the_density_over_its_precon
         (lambda: RMSPropSGLD(decay=1.0), r"decay must be in \[0, 1\), but 1.0"),
         (lambda: RMSPropSGLD(stability=0.0), "stability must be a positive number, but 0.0"),
         (lambda: RMSPropSGLD(preconditioner="sum"), "preconditioner must be one of 'mean loss', 'tempered'"),
+        (lambda: RMSPropSGLD(initial_square=-1.0), "initial_square must not be negative"),
+        (lambda: RMSPropSGLD(adaptation=0), "adaptation must be at least 1, but 0"),
     ],
 )
 def test_bad_settings_are_refused(make, match):
