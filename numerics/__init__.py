@@ -9,8 +9,10 @@ from numerics.classical_influence import (
     hessian_influence,
 )
 from numerics.descent import TrainingConfig
+from numerics.diagnostics import covariance_diagnostics, diagnose
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
 from numerics.gradient_flow import gradient_flow
+from numerics.groups import group_influence
 from numerics.modules import LinearNetwork, ModuleCheckpoints, Samples, TorchModel, half_squared_error, linear_as_module
 from numerics.networks import Checkpoints, initial_weights, per_sample_losses
 from numerics.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
@@ -38,9 +40,12 @@ __all__ = [
     "bayesian_influence",
     "branching_epochs",
     "classical_mds",
+    "covariance_diagnostics",
+    "diagnose",
     "gauss_newton_influence",
     "gradient_flow",
     "gradient_kernel",
+    "group_influence",
     "half_squared_error",
     "hessian_influence",
     "hidden_representations",
