@@ -19,6 +19,7 @@ from numerics.retraining import leave_group_out, leave_one_out, retrain, timed_a
 from numerics.samplers import MALA, SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
 from numerics.sampling import sample
 from numerics.training import TrainingDiverged, TrainingRun, train
+from numerics.unrolled_influence import unrolled_influence
 
 __all__ = [
     "MALA",
@@ -59,4 +60,5 @@ __all__ = [
     "sample",
     "timed_ablation",
     "train",
+    "unrolled_influence",
 ]
