@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-from torch.func import grad, jvp
+from torch.func import grad
 
 from numerics.modules import ModuleCheckpoints, Samples
 from numerics.networks import Checkpoints
@@ -85,8 +85,9 @@ def _module_bounds(
     for w in checkpoints.weights:
 
         def product(v: np.ndarray, w: torch.Tensor = w) -> np.ndarray:
+            # Backwards twice: some operations of torch have no forward derivative.
             direction = torch.tensor(v.ravel()).to(w)
-            return jvp(slope, (w,), (direction,))[1].cpu().double().numpy()
+            return grad(lambda u: slope(u) @ direction)(w).cpu().double().numpy()
 
         largest.append(_largest_eigenvalue(product, len(w)))
         steepest.append(float(slope(w).abs().max()))
