@@ -70,6 +70,7 @@ class ModuleDescent(Descent):
         share = torch.tensor(beta / len(self.samples), dtype=weights.dtype, device=weights.device)
         losses = vmap(lambda w: self.model.losses(w, self.samples))
 
+        @torch.enable_grad()
         def advance() -> None:
             # Runs do not touch one another, so the gradient of the summed risk holds that of every run.
             leaf = weights.detach().requires_grad_()

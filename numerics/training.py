@@ -171,7 +171,7 @@ def descent_of(
     seeds: Sequence[int] | None = None,
     w1: ArrayLike | torch.Tensor | None = None,
     w2: ArrayLike | torch.Tensor | None = None,
-) -> Descent:
+) -> LinearDescent | ModuleDescent:
     """Return the descent of a linear network or a module from one initial state, or one for each of several seeds."""
     asked = dataset if queries is None else queries
     if model is not None:

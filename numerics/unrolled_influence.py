@@ -104,7 +104,7 @@ def unrolled_influence(
     stretch = config.epochs if exposure_every is None else checks.integer("exposure_every", exposure_every, at_least=1)
     names = source_names(dataset, sources)
     descent = descent_of(dataset, config, queries=queries, model=model, initial=initial, w1=w1, w2=w2)
-    near = _neighbourhood(descent, [dataset.index(name) for name in names])
+    near = neighbourhood(descent, [dataset.index(name) for name in names])
     exposures, epochs = np.arange(0, config.epochs, stretch), config.checkpoint_epochs
     carried, pulled = len(exposures) * len(names), (len(epochs) - 1) * len(descent.queries)
     sweep = forward_sweep if carried <= pulled else backward_sweep
@@ -202,8 +202,8 @@ def backward_sweep(
     return values
 
 
-def _neighbourhood(descent: Descent, sources: Sequence[int]) -> LinearisedDescent:
+def neighbourhood(descent: LinearDescent | ModuleDescent, sources: Sequence[int]) -> LinearisedDescent:
+    """Return what carries small changes along the runs of `descent`, exposed to the weights of `sources`."""
     if isinstance(descent, LinearDescent):
         return LinearisedLinear(descent, sources)
-    assert isinstance(descent, ModuleDescent)
     return LinearisedModule(descent, sources)
