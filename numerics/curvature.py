@@ -74,7 +74,7 @@ def gauss_newton(
             [1., 1.]], dtype=torch.float64)
     """
     x, _ = _samples(dataset, w1)
-    return _second_derivative(x, w1, w2, torch.zeros(len(w2), w1.shape[1], dtype=w1.dtype))
+    return _second_derivative(x, w1, w2, w1.new_zeros(len(w2), w1.shape[1]))
 
 
 def idle_eigenvalues(
@@ -100,7 +100,7 @@ def idle_eigenvalues(
 
 
 def _samples(dataset: Dataset, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor(dataset.inputs, dtype=like.dtype), torch.tensor(dataset.targets, dtype=like.dtype)
+    return torch.tensor(dataset.inputs).to(like), torch.tensor(dataset.targets).to(like)
 
 
 def _second_derivative(
@@ -111,8 +111,8 @@ def _second_derivative(
 ) -> Float[torch.Tensor, "parameters parameters"]:
     sxx = x.mT @ x
     first = torch.kron(w2.mT @ w2, sxx)
-    second = torch.kron(torch.eye(len(w2), dtype=w1.dtype), w1 @ sxx @ w1.mT)
-    unit = torch.eye(len(w1), dtype=w1.dtype)
+    second = torch.kron(torch.eye(len(w2)).to(w1), w1 @ sxx @ w1.mT)
+    unit = torch.eye(len(w1)).to(w1)
     across = torch.einsum("ou,pv->upov", w2, sxx @ w1.mT) - torch.einsum("uv,op->upov", unit, error)
     across = across.reshape(first.shape[0], second.shape[0])
     return torch.cat([torch.cat([first, across], 1), torch.cat([across.mT, second], 1)]) / len(x)
