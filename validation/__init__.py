@@ -1,35 +1,62 @@
-"""Cross-checks of theory, sampling and retraining, each with its measured error."""
+"""Cross-checks of theory, sampling and retraining: a ledger of claims, each with its measured error."""
 
-from validation import dynamics, response, stages
 from validation.agreement import Agreement, agreement, extremum_epochs, without_self
-from validation.claims import Check, Claim, ClaimResult, Verdict, all_claims, run_claim, select_claims
-from validation.pairs import PAIRS, Pair, PairResult, compare
-from validation.stages import GROUPS, group_means
-from validation.toy import LEVEL_NAMES, ToyExperiment, ToySettings
-
-# Importing a family of claims registers it; the order here is the order of the report.
-FAMILIES = (dynamics, response, stages)
+from validation.claims import FAMILIES
+from validation.cross_check import cross_check, settings_for
+from validation.data_files import load_dataset, save_dataset, whiten
+from validation.experiment import Experiment, Settings
+from validation.pairs import MATRIX, MEASURES, PAIRS, Measure, Pair, PairResult, compare, correlations
+from validation.registry import (
+    Check,
+    Claim,
+    ClaimResult,
+    Cost,
+    Measurement,
+    Verdict,
+    Way,
+    all_claims,
+    run_claim,
+    select_claims,
+)
+from validation.runner import Ledger, run_ledger
+from validation.toy import GROUPS, LEVEL_NAMES, ToyExperiment, ToySettings, group_means
 
 __all__ = [
     "FAMILIES",
     "GROUPS",
     "LEVEL_NAMES",
+    "MATRIX",
+    "MEASURES",
     "PAIRS",
     "Agreement",
     "Check",
     "Claim",
     "ClaimResult",
+    "Cost",
+    "Experiment",
+    "Ledger",
+    "Measure",
+    "Measurement",
     "Pair",
     "PairResult",
+    "Settings",
     "ToyExperiment",
     "ToySettings",
     "Verdict",
+    "Way",
     "agreement",
     "all_claims",
     "compare",
+    "correlations",
+    "cross_check",
     "extremum_epochs",
     "group_means",
+    "load_dataset",
     "run_claim",
+    "run_ledger",
+    "save_dataset",
     "select_claims",
+    "settings_for",
+    "whiten",
     "without_self",
 ]

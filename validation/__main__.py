@@ -1,4 +1,4 @@
-"""Command line: ``python -m validation [--quick] [--only NAME] [--out DIR] [--seed N]``."""
+"""Command line: ``python -m validation [--quick] [--only NAME] [--seed N] [--out DIR] [--data FILE]``."""
 
 from __future__ import annotations
 
@@ -10,56 +10,98 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from numerics import TrainingConfig
-from validation.claims import Verdict, all_claims, run_claim, select_claims
-from validation.pairs import PAIRS, compare
-from validation.report import print_report, write_json
-from validation.toy import ToyExperiment, ToySettings
+from theory import Dataset
+from validation.cross_check import cross_check, settings_for
+from validation.data_files import load_dataset
+from validation.experiment import Settings
+from validation.page import write_html
+from validation.pairs import MATRIX, PAIRS
+from validation.registry import Claim, Cost, Verdict, all_claims, select_claims
+from validation.report import MARKS, STYLES, print_ledger, summary, write_json
+from validation.runner import Ledger, run_ledger
+from validation.toy import ToyExperiment
+
+_INTERRUPTED = 130
 
 
 def main(
     only: Annotated[
-        list[str] | None, typer.Option(help="Check only the claims whose id starts so; repeatable.")
+        list[str] | None,
+        typer.Option(help="Check only the claims whose id starts so, or of that family; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write validation.json into this folder.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out what needs the sampled posterior.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the sampler.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write validation.json and validation.html into this folder.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the claims that take minutes.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the sampler.", min=0)] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Cross-check your own whitened data (.npz or .csv) instead of the toy model.")
+    ] = None,
 ) -> None:
-    """Cross-check theory, sampling and retraining in the toy model; exit status 1 if a claim that should hold fails."""
+    """Cross-check theory, sampling and retraining; exit status 1 if a claim that should hold fails."""
     console = Console(width=None if Console().is_terminal else 180)
     try:
+        if data is not None and (only or quick):
+            raise ValueError("--only and --quick choose claims about the toy model; leave them out with --data.")
         claims = select_claims(only) if only else all_claims()
+        dataset = None if data is None else load_dataset(data)
+        settings = Settings(training=TrainingConfig(seed=seed), seed=seed)
+        if dataset is not None:
+            settings = settings_for(dataset, seed=seed)
+        _make_folder(out)
     except ValueError as error:
-        console.print(f"[red]{error}[/]")
+        console.print(f"[red]{error}[/]", highlight=False)
         raise typer.Exit(2) from None
-    pairs = () if only else PAIRS
     if quick:
-        claims = tuple(claim for claim in claims if not claim.sampled)
-        pairs = tuple(pair for pair in pairs if "BIF" not in (pair.reference, pair.measure))
+        claims = tuple(claim for claim in claims if claim.cost is Cost.QUICK)
+    ledger = _run(console, settings, claims, dataset, whole=not only)
+    print_ledger(console, ledger, details=bool(only))
+    console.print(f"\n{summary(ledger)}", highlight=False)
     if out is not None:
+        write_json(out / "validation.json", ledger)
+        write_html(out / "validation.html", ledger)
+        console.print(f"Written to {out / 'validation.html'} and {out / 'validation.json'}.")
+    if ledger.unfinished:
+        raise typer.Exit(_INTERRUPTED)
+    if ledger.failed:
+        raise typer.Exit(1)
+
+
+def _make_folder(out: Path | None) -> None:
+    if out is None:
+        return
+    try:
         out.mkdir(parents=True, exist_ok=True)
-    settings = ToySettings(training=TrainingConfig(seed=seed), seed=seed)
+    except OSError as error:
+        raise ValueError(f"the folder {out} cannot be made: {error.strerror}. Choose another --out.") from None
+
+
+def _run(
+    console: Console, settings: Settings, claims: tuple[Claim, ...], dataset: Dataset | None, *, whole: bool
+) -> Ledger:
+    """Measure everything with a progress bar and a line for each claim that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(pairs) + len(claims))
-        experiment = ToyExperiment(settings, lambda what: progress.update(task, description=what))
-        pair_results, claim_results = [], []
-        for pair in pairs:
-            progress.update(task, description=f"{pair.measure} against {pair.reference}")
-            pair_results.append(compare(pair, experiment))
+        total = (len(PAIRS) if whole else 0) + (len(claims) if dataset is None else 0)
+        task = progress.add_task("starting", total=total)
+
+        def started(what: str) -> None:
+            progress.update(task, description=what)
+
+        def finished(name: str, verdict: Verdict, seconds: float) -> None:
             progress.advance(task)
-        for claim in claims:
-            progress.update(task, description=claim.identifier)
-            claim_results.append(run_claim(claim, experiment))
-            progress.advance(task)
-    print_report(console, claim_results, pair_results)
-    verdicts = [result.verdict for result in pair_results] + [result.verdict for result in claim_results]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in Verdict if v in verdicts)
-    console.print(f"\n{len(pair_results)} pairs, {len(claim_results)} claims: {counts}. Seed {seed}.")
-    if out is not None:
-        write_json(out / "validation.json", settings, claim_results, pair_results)
-        console.print(f"Written to {out / 'validation.json'}.")
-    if Verdict.FAILS in verdicts:
-        raise typer.Exit(1)
+            if console.is_terminal:
+                progress.console.print(f"[{STYLES[verdict]}]{MARKS[verdict]}[/] {name} [dim]{seconds:.1f} s[/]")
+
+        if dataset is not None:
+            return cross_check(dataset, settings, started=started, finished=finished)
+        return run_ledger(
+            "Does the derivation hold? The toy model of stagewise influence, validated",
+            ToyExperiment(settings, started),
+            claims=claims,
+            pairs=PAIRS if whole else (),
+            measures=MATRIX if whole else (),
+            started=started,
+            finished=finished,
+        )
 
 
 if __name__ == "__main__":

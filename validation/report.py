@@ -1,4 +1,4 @@
-"""The report of a validation run: tables for the terminal and JSON for everything else."""
+"""The report of a run on the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -11,100 +11,215 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from validation.claims import Check, ClaimResult, Verdict
 from validation.pairs import PairResult
-from validation.toy import ToySettings
+from validation.registry import Check, ClaimResult, Verdict
+from validation.runner import Ledger
 
-__all__ = ["print_report", "write_json"]
+__all__ = ["MARKS", "bound", "number", "print_ledger", "summary", "write_json"]
 
-_STYLE = {Verdict.HOLDS: "green", Verdict.FAILS: "bold red", Verdict.REFUTED: "yellow", Verdict.REPORTED: "dim"}
+MARKS = {
+    Verdict.HOLDS: "✓",
+    Verdict.REFUTED: "≠",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.FAILS: "✗",
+    Verdict.REPORTED: "·",
+}
+STYLES = {
+    Verdict.HOLDS: "green",
+    Verdict.REFUTED: "magenta",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.FAILS: "bold red",
+    Verdict.REPORTED: "dim",
+}
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a number with the digits that a reader needs.
+
+    Examples
+    --------
+    >>> [number(x) for x in (0.99987, 2100.0, 1.234e-9, float("nan"))]
+    ['0.9999', '2100', '1.23e-09', 'nan']
+    """
     if not math.isfinite(value):
         return str(value)
-    if float(value).is_integer() and abs(value) >= 10:
+    if float(value).is_integer() and 10 <= abs(value) < 1e6:
         return f"{value:.0f}"
     return f"{value:.4g}" if 0.99 < abs(value) < 1 else f"{value:.3g}"
 
 
-def _bound(check: Check) -> str:
+def measured(check: Check) -> str:
+    """Return a check's number with its standard error."""
+    return number(check.measured) + (f" ± {check.error:.1g}" if check.error else "")
+
+
+def bound(check: Check) -> str:
+    """Return a check's bound as an inequality or a range.
+
+    Examples
+    --------
+    >>> bound(Check("error", 0.1, high=0.5)), bound(Check("slope", 1.0, low=0.9, high=1.1))
+    ('≤ 0.5', '0.9 to 1.1')
+    """
     if check.only_reported:
         return "-"
+    if check.low == check.high:
+        return f"= {number(check.low)}"
     if math.isinf(check.low):
-        return f"<= {_number(check.high)}"
+        return f"≤ {number(check.high)}"
     if math.isinf(check.high):
-        return f">= {_number(check.low)}"
-    return f"{_number(check.low)} .. {_number(check.high)}"
+        return f"≥ {number(check.low)}"
+    return f"{number(check.low)} to {number(check.high)}"
 
 
-def print_report(console: Console, claims: Sequence[ClaimResult], pairs: Sequence[PairResult]) -> None:
-    """Print the pair table and the claims with every check."""
-    if pairs:
-        table = Table(
-            title="Pairs of measures (measure against reference; negative influence = helps)", show_lines=False
+def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
+    """Print the table of pairs and the table of claims; with `details`, and for what fails, every check."""
+    if ledger.pairs:
+        console.print(_pair_table(ledger.pairs))
+    if ledger.claims:
+        console.print(_claim_table(ledger.claims))
+    for result in ledger.claims:
+        if details or result.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
+            _print_details(console, result)
+
+
+def summary(ledger: Ledger) -> str:
+    """Return the run in one line."""
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in ledger.verdicts.items()) or "nothing measured"
+    partial = f" Interrupted: {len(ledger.unfinished)} not measured." if ledger.unfinished else ""
+    return (
+        f"{len(ledger.pairs)} pairs, {len(ledger.claims)} claims in {ledger.seconds:.0f} s: {counts}. "
+        f"Seed {ledger.settings.seed}.{partial}"
+    )
+
+
+def _verdict(verdict: Verdict) -> str:
+    return f"[{STYLES[verdict]}]{MARKS[verdict]} {verdict}[/]"
+
+
+def _pair_table(pairs: Sequence[PairResult]) -> Table:
+    table = Table(title="Pairs of measures (measure against reference; negative influence = helps)")
+    for column in ("reference", "measure", "Pearson", "slope", "rel. max error", "peak shift", "same sign"):
+        table.add_column(column, no_wrap=column in ("Pearson", "slope"))
+    table.add_column("expected, and why")
+    table.add_column("verdict")
+    for result in pairs:
+        found = result.found
+        numbers = ["-"] * 5
+        if found is not None:
+            numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
+            numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
+        text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
+        table.add_row(
+            result.pair.reference, result.pair.measure, *numbers, escape(result.problem or text), _verdict(result.verdict)
         )
-        for column in ("reference", "measure", "Pearson", "slope", "rel. max error", "peak shift", "same sign"):
-            table.add_column(column, no_wrap=column in ("Pearson", "slope"))
-        table.add_column("expected, and why")
-        table.add_column("verdict")
-        for result in pairs:
-            found = result.found
-            table.add_row(
-                result.pair.reference,
-                result.pair.measure,
-                f"{found.pearson:.4f}",
-                _number(found.slope),
-                _number(found.relative_max_error),
-                _number(found.extremum_shift),
-                f"{found.sign_agreement:.0%}",
-                f"{result.pair.expected}: {result.pair.why}",
-                f"[{_STYLE[result.verdict]}]{result.verdict}[/]",
-            )
-        console.print(table)
-    for claim_result in claims:
-        style = _STYLE[claim_result.verdict]
-        console.print(f"\n[bold]{claim_result.claim.identifier}[/] [{style}]{claim_result.verdict}[/]")
-        console.print(f"{claim_result.claim.statement} [dim]({claim_result.claim.source})[/]")
-        table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
-        for column in ("", "check", "measured", "bound", "why"):
-            table.add_column(column)
-        for check in claim_result.checks:
-            mark = "·" if check.only_reported else ("✓" if check.holds else "[bold red]✗[/]")
-            table.add_row(mark, check.quantity, _number(check.measured), _bound(check), f"[dim]{check.why}[/]")
-        console.print(table)
+    return table
 
 
-def write_json(path: Path, settings: ToySettings, claims: Sequence[ClaimResult], pairs: Sequence[PairResult]) -> None:
+def tightest(result: ClaimResult) -> Check | None:
+    """Return the check that decides: one that does not hold, else the one that uses most of its bound."""
+
+    def use(check: Check) -> float:
+        if check.verdict is not Verdict.HOLDS:
+            return math.inf
+        if math.isfinite(check.low) and math.isfinite(check.high):
+            half = (check.high - check.low) / 2
+            return abs(check.measured - (check.high + check.low) / 2) / half if half else 0.0
+        limit = check.high if math.isfinite(check.high) else check.low
+        shares = sorted((abs(check.measured), abs(limit)))
+        same_side = check.measured * limit > 0
+        return shares[0] / shares[1] if same_side else 0.0
+
+    bounded = [check for check in result.checks if not check.only_reported]
+    return max(bounded, key=use, default=None)
+
+
+def _claim_table(claims: Sequence[ClaimResult]) -> Table:
+    table = Table(title="Claims, each with the check that comes closest to its bound")
+    for column in ("claim", "source", "check", "measured", "bound", "checks", "verdict"):
+        table.add_column(column, no_wrap=column == "claim")
+    family = ""
+    for result in claims:
+        if family and result.claim.family != family:
+            table.add_section()
+        family = result.claim.family
+        check = tightest(result)
+        held = sum(check.verdict is Verdict.HOLDS for check in result.checks)
+        total = sum(not check.only_reported for check in result.checks)
+        table.add_row(
+            result.claim.identifier,
+            result.claim.source,
+            escape(result.problem or (check.quantity if check else "")),
+            measured(check) if check else "",
+            bound(check) if check else "",
+            f"{held}/{total}",
+            _verdict(result.verdict),
+        )
+    return table
+
+
+def _print_details(console: Console, result: ClaimResult) -> None:
+    claim = result.claim
+    console.print(f"\n[bold]{claim.identifier}[/]: {result.verdict}", style=STYLES[result.verdict], highlight=False)
+    console.print(f"{escape(claim.statement)} [dim]({escape(claim.source)})[/]")
+    for measurement in claim.compares:
+        console.print(f"  [dim]{measurement.way}:[/] {escape(measurement.what)}")
+    if claim.corrected:
+        console.print(f"  [dim]what holds instead:[/] {escape(claim.corrected)}")
+    if result.problem:
+        console.print(f"  [bold red]{escape(result.problem)}[/]")
+    table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
+    for column in ("", "check", "measured", "bound", "why"):
+        table.add_column(column)
+    for check in result.checks:
+        mark = f"[{STYLES[check.verdict]}]{MARKS[check.verdict]}[/]"
+        table.add_row(mark, escape(check.quantity), measured(check), bound(check), f"[dim]{escape(check.why)}[/]")
+    console.print(table)
+
+
+def write_json(path: Path, ledger: Ledger) -> None:
     """Write settings, versions, pairs and claims to a JSON file; numbers that are not finite become null."""
     document = {
-        "stagewise_version": version("stagewise"),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "settings": asdict(settings),
+        "title": ledger.title,
+        "complete": not ledger.unfinished,
+        "unfinished": ledger.unfinished,
+        "seconds": round(ledger.seconds, 2),
+        "versions": {name: version(name) for name in ("stagewise", "numpy", "torch")}
+        | {"python": platform.python_version()},
+        "settings": asdict(ledger.settings),
+        "verdicts": ledger.verdicts,
         "pairs": [
             {
                 "reference": result.pair.reference,
                 "measure": result.pair.measure,
                 "expected": result.pair.expected,
                 "why": result.pair.why,
-                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()},
-                "found": asdict(result.found),
-                "verdict": str(result.verdict),
+                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()} if result.bounded else {},
+                "found": None if result.found is None else asdict(result.found),
+                "problem": result.problem,
+                "verdict": result.verdict,
             }
-            for result in pairs
+            for result in ledger.pairs
         ],
         "claims": [
             {
                 "id": result.claim.identifier,
+                "family": result.claim.family,
                 "statement": result.claim.statement,
                 "source": result.claim.source,
-                "verdict": str(result.verdict),
-                "checks": [asdict(check) | {"holds": check.holds} for check in result.checks],
+                "compares": [asdict(measurement) for measurement in result.claim.compares],
+                "metric": result.claim.metric,
+                "corrected": result.claim.corrected,
+                "cost": result.claim.cost,
+                "seconds": round(result.seconds, 3),
+                "verdict": result.verdict,
+                "problem": result.problem,
+                "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
             }
-            for result in claims
+            for result in ledger.claims
         ],
     }
     path.write_text(json.dumps(_finite(document), indent=2) + "\n")

@@ -1,0 +1,416 @@
+"""Claims about learning dynamics: the closed forms predict the simulated network (paper C.1, Eqs. 21-35)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from theory import hierarchical_structure, initial_mode_strength, mode_strength, tree_distance
+from validation.charts import Plot, Series, curves
+from validation.registry import Check, claim, numerics, theory
+from validation.toy import ToyExperiment
+
+__all__ = ["euler_delay"]
+
+_ROUNDING = 64 * np.finfo(float).eps
+
+
+def euler_delay(experiment: ToyExperiment) -> tuple[float, float]:
+    """Return by how many epochs descent learns the fastest mode late, and what that makes at its steepest point.
+
+    Per epoch a layer grows by 1 + s / tau instead of e^{s / tau}: the mode is late by s / (2 tau) of its rise time
+    tau / (2 s) ln(s / g0), and g is steepest, s^2 / (2 tau), half-way.
+    """
+    s, g0 = experiment.modes.values[0], experiment.modes.initial_strengths[0]
+    delay = np.log(s / g0) / 4
+    return float(delay), float(delay * s**2 / (2 * experiment.tau))
+
+
+@claim(
+    "singular-structure",
+    "The semantic tree has rank 8, singular values with s^2 = 15, 7, 3, 3, 1, 1, 1, 1, one for each distinction, and two "
+    "items share one feature for every level of the tree that they share.",
+    source="paper C.1, Fig. 2a-b",
+    compares=(theory("Haar wavelets of the tree"), numerics("LAPACK's SVD and products of the targets")),
+    metric="largest absolute difference",
+)
+def singular_structure(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the exact structure with a numerical decomposition of the targets."""
+    exact = hierarchical_structure()
+    found = np.linalg.svd(experiment.dataset.targets, compute_uv=False)
+    scale = float(exact.values[0])
+    yield Check(
+        "largest difference of singular values",
+        float(np.abs(found - exact.values).max()),
+        high=_ROUNDING * scale,
+        why="LAPACK's backward error: 64 eps times the largest singular value",
+    )
+    yield Check("largest |s^2 - (15, 7, 3, 3, 1, 1, 1, 1)|", _spread(found), high=2 * scale**2 * _ROUNDING, why="twice")
+    shared = 4 - tree_distance()
+    yield Check(
+        "largest difference of shared features from 4 - tree distance",
+        float(np.abs(experiment.shared_features.values - shared).max()),
+        high=0.0,
+        why="whole numbers",
+    )
+    yield Plot(
+        "Singular values of the targets",
+        "mode",
+        "s^2",
+        (
+            Series("numerical", np.arange(8), found**2, style="bars"),
+            Series("exact", np.arange(8), exact.values**2, style="points"),
+        ),
+    )
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(np.abs(values**2 - np.array([15, 7, 3, 3, 1, 1, 1, 1])).max())
+
+
+@claim(
+    "gradients",
+    "Descent moves the layers along W2^T (Syx - W2 W1) and (Syx - W2 W1) W1^T, which is minus the gradient of the summed "
+    "loss.",
+    source="paper Eqs. 25-26",
+    compares=(theory("products of layers and residual"), numerics("automatic differentiation of the losses")),
+    metric="relative difference",
+)
+def gradients(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the printed directions with torch's gradients half-way through training."""
+    data = experiment.dataset
+    middle = len(experiment.epochs) // 4
+    w1, w2 = (w[middle].clone().requires_grad_() for w in (experiment.checkpoints.w1, experiment.checkpoints.w2))
+    loss = (torch.tensor(data.targets) - torch.tensor(data.inputs) @ w1.mT @ w2.mT).square().sum() / 2
+    slopes = [slope.numpy() for slope in torch.autograd.grad(loss, (w1, w2))]
+    a, b = w1.detach().numpy(), w2.detach().numpy()
+    error = data.syx - b @ a
+    for name, printed, slope in zip(("W1", "W2"), (b.T @ error, error @ a.T), slopes, strict=True):
+        yield Check(
+            f"|direction of {name} + gradient| / |gradient|",
+            float(np.linalg.norm(printed + slope) / np.linalg.norm(slope)),
+            high=_ROUNDING,
+            why="products of 15 terms in double precision",
+        )
+
+
+@claim(
+    "losses-in-modes",
+    "The loss of a sample is half the squared distance of its targets from the learned map in the basis of singular "
+    "modes.",
+    source="paper Eq. 23",
+    compares=(theory("exact matrix solution from the initial weights"), numerics("losses of the trained network")),
+    metric="largest absolute difference of losses",
+)
+def losses_in_modes(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare losses written in modes with those of the network, and losses of the solved map with both."""
+    data, modes = experiment.dataset, experiment.modes
+    maps = experiment.checkpoints.maps.numpy()
+    direct = _losses(maps, data.inputs, data.targets)
+    in_modes = modes.left.T @ maps @ modes.right
+    projected = _losses(in_modes, data.inputs @ modes.right, data.targets @ modes.left)
+    w1, w2 = experiment.checkpoints.w1.numpy(), experiment.checkpoints.w2.numpy()
+    outside = float(np.linalg.norm(w2[0] - modes.left @ (modes.left.T @ w2[0]), 2))
+    yield Check(
+        "modes against losses of the same network",
+        float(np.abs(projected - direct).max()),
+        high=outside**2 * float(np.square(w1 @ data.inputs.T).sum(axis=1).max()) / 2,
+        why=f"every target lies in the span of U; outside it the random W2 starts with norm {outside:.1e} and decays, so "
+        "at most |W2 outside|^2 |W1 x|^2 / 2",
+    )
+    solved = _losses(experiment.solved_maps, data.inputs, data.targets)
+    _, late = euler_delay(experiment)
+    residual = float(np.sqrt(2 * direct.max()))
+    yield Check(
+        "solved map against the trained network",
+        float(np.abs(solved - direct).max()),
+        high=residual * late,
+        why=f"|dl| <= |r| |dW x|: residuals are at most {residual:.2f}, descent is late by {late:.1e} of a mode strength",
+    )
+    yield Plot(
+        "Loss of dog",
+        "epoch",
+        "loss",
+        (
+            *curves(experiment.epochs, trained_network=direct[:, 0]),
+            *curves(experiment.epochs, "dashes", exact_solution=solved[:, 0]),
+        ),
+    )
+
+
+def _losses(maps: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * np.sum((maps @ inputs.T - targets.T) ** 2, axis=1))
+
+
+@claim(
+    "mode-strengths",
+    "From its actual random weights the network learns each mode along the logistic curve of Eq. 30, from the initial "
+    "strength |W1 v + W2^T u|^2 / 4 without the part it shares with faster modes.",
+    source="paper Eq. 30, g0 ours",
+    compares=(theory("logistic curves"), numerics("u^T W(t) v of the trained network")),
+    metric="largest absolute difference of mode strengths",
+)
+def mode_strengths(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare decoupled modes with the simulated network."""
+    modes = experiment.modes
+    simulated = experiment.mode_strengths["simulation"].values
+    w1, w2 = experiment.initial_weights
+    whole = initial_mode_strength(w1, w2, modes.left, modes.right)
+    shared = np.log(whole / modes.initial_strengths)
+    # A change of ln g0 by d shifts a mode by d tau / (2 s) epochs, which is s d / 4 where it is steepest.
+    predicted = float((modes.values * shared).max() / 4)
+    delay, late = euler_delay(experiment)
+    second_order = float((modes.values * shared**2).max() / 4)
+    yield Check(
+        "max |closed form - simulation|, g0 without the shared part",
+        _worst(experiment, modes.initial_strengths),
+        high=late + second_order,
+        why=f"descent learns {delay:.1f} epochs late ({late:.1e}); second order in the shared part {second_order:.1e}",
+    )
+    yield Check(
+        "the same with the whole g0 = |W1 v + W2^T u|^2 / 4",
+        _worst(experiment, whole),
+        low=predicted - late - second_order,
+        high=predicted + late + second_order,
+        why=f"counting the shared part makes modes early by {predicted:.1e} at first order",
+    )
+    closed = experiment.mode_strengths["closed form"].values
+    yield Plot(
+        "Modes are learned in stages",
+        "epoch",
+        "mode strength",
+        (
+            *(Series("", experiment.epochs, simulated[:, k], colour=0) for k in range(simulated.shape[1])),
+            *(Series("", experiment.epochs, closed[:, k], style="dashes", colour=1) for k in range(closed.shape[1])),
+            Series("trained network", experiment.epochs[:1], simulated[:1, 0], colour=0),
+            Series("closed form", experiment.epochs[:1], closed[:1, 0], style="dashes", colour=1),
+        ),
+    )
+
+
+def _worst(experiment: ToyExperiment, initial: np.ndarray) -> float:
+    curve = mode_strength(experiment.epochs[:, None], experiment.modes.values, initial, experiment.tau)
+    return float(np.abs(curve - experiment.mode_strengths["simulation"].values).max())
+
+
+@claim(
+    "printed-initial-strength",
+    "The initial strength of a mode is u^T W2 W1 v at t = 0.",
+    source="paper Eqs. 30, 32",
+    compares=(theory("logistic curves"), numerics("u^T W(t) v of the trained network")),
+    metric="largest absolute difference of mode strengths",
+    corrected="g0 = |W1 v + W2^T u|^2 / 4, the strength of the combination of the two layers that grows",
+)
+def printed_initial_strength(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Start the logistic curves from the product of the layers."""
+    modes, (w1, w2) = experiment.modes, experiment.initial_weights
+    printed = np.einsum("ok,op,pk->k", modes.left, w2 @ w1, modes.right)
+    yield Check(
+        "max |closed form - simulation| (negative g0 as 0)",
+        _worst(experiment, np.maximum(printed, 0.0)),
+        low=float(modes.values.min()) / 4,
+        why="a mode is shifted by tau / (2 s) ln of the ratio of strengths: s / 4 where it is steepest for a ratio of e, "
+        "and a mode with negative g0 is never learned at all; the smallest s / 4 is 0.25",
+    )
+    yield Check(
+        "modes with negative u^T W2 W1 v",
+        float((printed < 0).sum()),
+        low=1.0,
+        why="a product of independent layers is symmetric about 0: no negative one among eight has probability 2^-8",
+    )
+    slowest = int(np.argmin(printed))
+    curve = mode_strength(experiment.epochs, modes.values[slowest], max(printed[slowest], 0.0), experiment.tau)
+    ours = mode_strength(experiment.epochs, modes.values[slowest], modes.initial_strengths[slowest], experiment.tau)
+    simulated = experiment.mode_strengths["simulation"].values[:, slowest]
+    yield Plot(
+        f"Mode with u^T W2 W1 v = {printed[slowest]:.1e}",
+        "epoch",
+        "mode strength",
+        (
+            *curves(experiment.epochs, trained_network=simulated, as_printed=curve),
+            *curves(experiment.epochs, "dashes", corrected=ours),
+        ),
+    )
+
+
+@claim(
+    "matrix-solution",
+    "The exact matrix solution, fed the raw unbalanced weights, predicts the whole map along the gradient flow.",
+    source="ours (after Fukumizu 1998, Braun et al. 2022)",
+    compares=(theory("exact matrix solution"), numerics("gradient flow integrated by DOP853")),
+    metric="largest absolute difference of the maps",
+)
+def matrix_solution(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the matrix solution with the integrated flow."""
+    flow = experiment.flow.maps.numpy()
+    error = np.abs(experiment.solved_maps - flow).max(axis=(1, 2))
+    w1, w2 = experiment.initial_weights
+    imbalance = float(np.linalg.norm(w2.T @ w2 - w1 @ w1.T, 2))
+    rise = float(np.log(experiment.modes.values / experiment.modes.initial_strengths).max())
+    yield Check(
+        "max |matrix solution - flow|",
+        float(error.max()),
+        high=imbalance * rise,
+        why=f"the solution assumes balanced layers: the imbalance {imbalance:.1e} acts during ln(s / g0) = {rise:.0f} "
+        "growth times",
+    )
+    yield Plot("Error of the matrix solution", "epoch", "largest |difference|", curves(experiment.epochs, error=error))
+
+
+@claim(
+    "flow-is-descent",
+    "Full-batch gradient descent at the paper's learning rate follows the gradient flow.",
+    source="paper C.6 (continuous time)",
+    compares=(theory("delay of Euler's method"), numerics("gradient descent"), numerics("gradient flow by DOP853")),
+    metric="largest absolute difference of the maps",
+)
+def flow_is_descent(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare descent with the flow."""
+    error = (experiment.checkpoints.maps - experiment.flow.maps).abs().amax((1, 2)).numpy()
+    modes = experiment.modes
+    delay, late = euler_delay(experiment)
+    bound = late * float(np.abs(np.outer(modes.left[:, 0], modes.right[:, 0])).max())
+    yield Check(
+        "max |descent - flow|",
+        float(error.max()),
+        low=bound / 2,
+        high=2 * bound,
+        why=f"Euler's first-order error: the fastest mode is {delay:.1f} epochs late, {bound:.1e} where it is steepest; "
+        "slower modes overlap with it and add or subtract less than half of that each",
+    )
+    yield Plot("Descent against flow", "epoch", "largest |difference|", curves(experiment.epochs, error=error))
+
+
+@claim(
+    "balance-is-conserved",
+    "Training preserves the balance of the layers, W1 W1^T - W2^T W2, so that nearly balanced layers stay so and both "
+    "layers carry each mode in equal parts.",
+    source="paper Eqs. 27-29",
+    compares=(theory("conservation law of the flow"), numerics("trained network and integrated flow")),
+    metric="relative change of the imbalance; W1^T W1 against the square root of W^T W",
+)
+def balance_is_conserved(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Follow the imbalance along descent and flow."""
+
+    def imbalance(w1: torch.Tensor, w2: torch.Tensor) -> np.ndarray:
+        return np.asarray((w1 @ w1.mT - w2.mT @ w2).numpy())
+
+    descent = imbalance(experiment.checkpoints.w1, experiment.checkpoints.w2)
+    flow = imbalance(experiment.flow.w1, experiment.flow.w2)
+    start = np.linalg.norm(descent[0], 2)
+    drift = [np.linalg.norm(path - path[0], 2, axis=(1, 2)) / start for path in (descent, flow)]
+    yield Check(
+        "flow: largest relative change",
+        float(drift[1].max()),
+        high=1e-10 / start * 1e3,
+        why="conserved exactly; DOP853 at 1e-10 accumulates over some hundred steps",
+    )
+    s, g0 = experiment.modes.values[0], experiment.modes.initial_strengths[0]
+    bound = float(s * np.log(s / g0) / experiment.tau)
+    yield Check(
+        "descent: largest relative change",
+        float(drift[0].max()),
+        high=bound,
+        why="an epoch adds (W2^T E E^T W2 - W1 E^T E W1^T) / tau^2, in which balanced parts cancel: the imbalance times "
+        f"s^2 / tau^2 during tau / (2 s) ln(s / g0) epochs of either layer, {bound:.1e}",
+    )
+    w1, maps = experiment.checkpoints.w1.numpy(), experiment.checkpoints.maps.numpy()
+    gram = np.swapaxes(w1, 1, 2) @ w1
+    difference = np.abs(np.swapaxes(maps, 1, 2) @ maps - gram @ gram).max()
+    yield Check(
+        "max |W^T W - (W1^T W1)^2| / (imbalance x s)",
+        float(difference / (start * s)),
+        high=1 + bound,
+        why="W^T W = (W1^T W1)^2 - W1^T (imbalance) W1 and |W1|^2 <= s: equal parts up to the imbalance",
+    )
+    yield Plot(
+        "Change of the imbalance",
+        "epoch",
+        "relative to its start",
+        (
+            *curves(experiment.epochs, gradient_descent=drift[0]),
+            *curves(experiment.epochs, "dashes", gradient_flow=drift[1]),
+        ),
+    )
+
+
+@claim(
+    "modes-align",
+    "With small initial weights the network and the data share singular vectors while it learns: the coupling of modes "
+    "falls as the weights shrink.",
+    source="paper Eq. 24",
+    compares=(theory("exact matrix solution"), numerics("networks trained from three sizes of initial weights")),
+    metric="largest off-diagonal entry of U^T W(t) V",
+)
+def modes_align(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Measure the coupling of modes from initial weights of several sizes."""
+    sizes = (1e-2, 1e-3, 1e-4)
+    found, solved = [], []
+    for sigma in sizes:
+        variant = experiment.variant(sigma=sigma, epochs=round(experiment.settings.training.epochs * 1.5))
+        for maps, result in ((variant.checkpoints.maps.numpy(), found), (variant.solved_maps, solved)):
+            core = variant.modes.left.T @ maps @ variant.modes.right
+            result.append(float(np.abs(core - core * np.eye(core.shape[1])).max()))
+    _, late = euler_delay(experiment)
+    hidden = experiment.settings.training.hidden
+    for sigma, a, b in zip(sizes, found, solved, strict=True):
+        yield Check(
+            f"sigma = {sigma:g}: trained - solved",
+            a - b,
+            low=-late - 2 * hidden * sigma**2,
+            high=late + 2 * hidden * sigma**2,
+            why=f"Euler's delay {late:.1e} and the imbalance h sigma^2 with its logarithm",
+        )
+    s = np.unique(experiment.modes.values)[::-1]
+    steps = (sizes[2] / sizes[0]) ** (1 - s[1:] / s[:-1])
+    yield Check(
+        "largest coupling at sigma = 1e-4 / at 1e-2",
+        found[2] / found[0],
+        low=float(steps.min()) / 2,
+        high=2 * float(steps.max()),
+        why="sigma^(1 - s_k / s_j) is what a slower mode has of a faster one's size when that is learned: "
+        f"{steps.min():.2f} to {steps.max():.2f} for neighbouring levels; a factor 2 for the overlaps of random weights",
+    )
+    yield Plot(
+        "Coupling of modes",
+        "size of the initial weights",
+        "largest off-diagonal entry",
+        (*curves(sizes, "points", trained=found), *curves(sizes, "dashes", exact_solution=solved)),
+        log="x",
+    )
+
+
+@claim(
+    "learns-the-map",
+    "Ten thousand epochs suffice: the network has learned W = C up to what the slowest mode still lacks.",
+    source="paper C.1, Eq. 31",
+    compares=(theory("logistic curve of the slowest mode"), numerics("the trained network's last checkpoint")),
+    metric="missing mode strength at the end",
+)
+def learns_the_map(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare what is missing at the end with what the logistic curves leave."""
+    modes, last = experiment.modes, float(experiment.epochs[-1])
+    missing = np.linalg.norm(experiment.dataset.syx - experiment.checkpoints.maps[-1].numpy(), 2)
+    predicted = float((modes.values - mode_strength(last, modes.values, modes.initial_strengths, experiment.tau)).max())
+    w1, w2 = experiment.initial_weights
+    shared = np.log(initial_mode_strength(w1, w2, modes.left, modes.right) / modes.initial_strengths)
+    factor = float(np.exp(shared.max()) * np.exp(4 * modes.values.min() ** 2 * last / experiment.tau**2))
+    yield Check(
+        "missing at the end / predicted",
+        float(missing / predicted),
+        low=1 / factor,
+        high=factor,
+        why="s - g = s^2 / g0 e^{-2st/tau}: g0 is known up to the part shared with faster modes, "
+        f"a factor {np.exp(shared.max()):.2f}, and descent is late",
+    )
+    yield Check("missing share of the largest singular value", float(missing / modes.values[0]), high=0.01, why="1 %")
+    left = experiment.dataset.syx - experiment.checkpoints.maps.numpy()
+    yield Plot(
+        "What is still to learn",
+        "epoch",
+        "|C - W|",
+        curves(experiment.epochs, trained_network=np.linalg.norm(left, 2, axis=(1, 2))),
+        log="y",
+    )

@@ -1,0 +1,322 @@
+"""Claims about accumulated influence: closed form, derivative, reweighted retraining and leave-one-out (Eqs. 3, 57-59)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from numerics import TrainingConfig, hessian_influence, leave_one_out, train
+from theory import Dataset, leave_group_out_trajectory, leave_one_out_trajectory
+from validation.agreement import agreement, without_self
+from validation.charts import Plot, Series, curves
+from validation.claims.dynamics import euler_delay
+from validation.registry import Check, claim, numerics, retraining, theory
+from validation.toy import ToyExperiment
+
+__all__: list[str] = []
+
+_PAIR = {"source": "dog", "query": "cat"}
+
+
+def _lateness(experiment: ToyExperiment) -> float:
+    """Return by what part of the fastest rise, tau / (2 s) epochs, descent is late."""
+    return euler_delay(experiment)[0] * 2 * float(experiment.modes.values[0]) / experiment.tau
+
+
+def _equal_to_retraining(experiment: ToyExperiment, retrained: xr.DataArray, solved: xr.DataArray) -> Iterator[Check]:
+    result = agreement(retrained, solved)
+    late = _lateness(experiment)
+    yield Check(
+        "1 - smallest Pearson of a pair",
+        1 - result.worst_pearson,
+        high=min(5e-4, late**2),
+        why=f"both runs are late by {late:.3f} of the fastest rise, which costs a correlation half its square each",
+    )
+    yield Check(
+        "largest |slope - 1| of a pair",
+        result.worst_slope_error,
+        high=min(1e-2, late),
+        why="the same lateness, at first order at most",
+    )
+
+
+def _pair_plot(title: str, epochs: np.ndarray, solid: dict[str, xr.DataArray], dashed: dict[str, xr.DataArray]) -> Plot:
+    return Plot(
+        title,
+        "epoch",
+        "influence",
+        (
+            *curves(epochs, **{name: measure.sel(_PAIR) for name, measure in solid.items()}),
+            *curves(epochs, "dashes", **{name: measure.sel(_PAIR) for name, measure in dashed.items()}),
+        ),
+        zero=True,
+    )
+
+
+@claim(
+    "closed-form-loo",
+    "Leave-one-out in closed form, from the actual initial weights, equals retraining for every pair.",
+    source="paper Eq. 3, closed form ours",
+    compares=(theory("exact matrix solution without the sample"), retraining("leave-one-out, 8 x 8 pairs")),
+    metric="Pearson and slope of every pair's trajectory",
+)
+def closed_form_loo(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare closed-form and retrained leave-one-out pair by pair."""
+    solved = experiment.closed_leave_one_out
+    yield from _equal_to_retraining(experiment, experiment.retrained, solved)
+    yield _pair_plot(
+        "Leave dog out, loss of cat", experiment.epochs, {"retrained": experiment.retrained}, {"closed form": solved}
+    )
+
+
+@claim(
+    "closed-form-reweighting",
+    "The flow from the actual initial weights predicts retraining at weight 0.9 for every pair.",
+    source="paper C.6 (epsilon = -0.1)",
+    compares=(theory("weighted flow from the initial weights"), retraining("every weight at 0.9, 8 x 8 pairs")),
+    metric="Pearson and slope of every pair's trajectory",
+)
+def closed_form_reweighting(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the weighted flow with retraining pair by pair."""
+    w1, w2 = experiment.initial_weights
+    solved = leave_one_out_trajectory(
+        experiment.dataset, experiment.epochs, tau=experiment.tau, w1=w1, w2=w2, epsilon=-0.1
+    )
+    yield from _equal_to_retraining(experiment, experiment.slightly_ablated, solved)
+    yield _pair_plot(
+        "Dog at weight 0.9, loss of cat",
+        experiment.epochs,
+        {"retrained": experiment.slightly_ablated},
+        {"closed form": solved},
+    )
+
+
+@claim(
+    "masking-is-weight-zero",
+    "Masking a sample's input and output is the same as giving it the weight zero.",
+    source="paper C.3",
+    compares=(retraining("dog's row set to zero"), retraining("dog's weight set to zero")),
+    metric="largest absolute difference of the maps",
+)
+def masking_is_weight_zero(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Train once with dog masked and once with dog's weight zero."""
+    data, config = experiment.dataset, experiment.settings.training
+    kept = np.ones(len(data))
+    kept[0] = 0.0
+    masked = Dataset(data.inputs * kept[:, None], data.targets * kept[:, None], data.names)
+    start1, start2 = experiment.initial_weights
+    a = train(masked, config, w1=start1, w2=start2).checkpoints.maps
+    b = train(data, config, weights=kept, w1=start1, w2=start2).checkpoints.maps
+    yield Check(
+        "max |difference of the maps|",
+        float((a - b).abs().max()),
+        high=1e-9,
+        why=f"the same sums in another order, {config.epochs} steps of rounding 1e-16 x growth e^12 at most",
+    )
+    moved = (b @ np.eye(data.n_inputs))[:, :, 0] - (b[0])[:, 0]
+    growth = float(np.log(experiment.modes.values[0] / experiment.modes.initial_strengths[0]))
+    yield Check(
+        "growth of the map along dog's input / size of the start",
+        float(moved.norm(dim=1).max() / np.linalg.norm(start1[:, 0])),
+        high=float(np.sqrt(experiment.modes.values[0])),
+        why="W1 x stays where it started and W2 grows to s^(1/2) at most, so the unseen input keeps the size of the start "
+        f"while modes grow by e^{growth:.0f}",
+    )
+
+
+@claim(
+    "small-weights-are-linear",
+    "The influence is the limit of small changes of weight: the deviation of retraining from it is proportional to the "
+    "change.",
+    source="paper C.6 (epsilon near 0)",
+    compares=(
+        retraining("weights 1 +- 1e-3, central difference"),
+        retraining("weights 0.99, 0.98 and 0.96"),
+        theory("first order in the change"),
+    ),
+    metric="logarithmic slope of the deviation against the change",
+)
+def small_weights_are_linear(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Measure how the deviation from the derivative grows with the change of weight."""
+    truth = without_self(experiment.retrained_derivative)
+    changes = np.array([0.01, 0.02, 0.04])
+    size = float(np.sqrt(np.nansum(truth.values**2)))
+    apart = np.array(
+        [np.sqrt(np.nansum((without_self(experiment.reweighted(-c)) - truth).values ** 2)) / size for c in changes]
+    )
+    slopes = np.diff(np.log(apart)) / np.log(2)
+    for c, slope, deviation in zip(changes, slopes, apart, strict=False):
+        yield Check(
+            f"slope between {c:g} and {2 * c:g}",
+            float(slope),
+            low=1 - 3 * float(deviation),
+            high=1 + 3 * float(deviation),
+            why=f"second-order terms are to the first as the deviation itself, {deviation:.3f}, to the derivative; a "
+            "doubling adds three of them",
+        )
+    yield Plot(
+        "Deviation from the derivative",
+        "change of weight",
+        "relative deviation",
+        (*curves(changes, "points", retrained=apart), *curves(changes, "dashes", proportional=apart[0] * changes / 0.01)),
+        log="xy",
+    )
+
+
+@claim(
+    "printed-downweighting",
+    "Down-weighting by epsilon = -0.1 approximates the effect of the ablation.",
+    source="paper C.6, last sentence; Fig. 3",
+    compares=(retraining("weight 0.9, divided by -0.1"), retraining("weight 0"), retraining("derivative")),
+    metric="slope and largest shift of the extrema between the trajectories",
+    corrected="a tenth of the weight is nearly linear response; leaving the sample out is not, and has a closed form of "
+    "its own (closed-form-loo)",
+)
+def printed_downweighting(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the derivative with retraining at weights 0.9 and 0."""
+    derivative = without_self(experiment.retrained_derivative)
+    near = agreement(derivative, without_self(experiment.slightly_ablated))
+    ablated = agreement(without_self(experiment.slightly_ablated), without_self(experiment.retrained))
+    deviation = float(
+        np.sqrt(
+            np.nansum((without_self(experiment.reweighted(-0.04)) - derivative).values ** 2)
+            / np.nansum(derivative.values**2)
+        )
+    )
+    yield Check(
+        "1 - Pearson of weight 0.9 with the derivative",
+        1 - near.pearson,
+        high=(2.5 * deviation) ** 2,
+        why=f"the deviation at weight 0.96, {deviation:.3f}, times 2.5; a correlation loses half its square, twice for "
+        "second order",
+    )
+    yield Check(
+        "slope of leave-one-out on weight 0.9",
+        ablated.slope,
+        high=0.8,
+        why="an approximation of the ablation would have slope 1; correct to first order it would be within "
+        f"10 x {deviation:.2f} / 4 of it",
+    )
+    dog = [measure.sel(_PAIR) for measure in (experiment.slightly_ablated, experiment.retrained)]
+    for word, find in (("help", "idxmin"), ("harm", "idxmax")):
+        first, second = (float(getattr(measure, find)("epoch")) for measure in dog)
+        yield Check(
+            f"leave-one-out's strongest {word} of dog to cat comes later by (epochs)",
+            second - first,
+            low=2 * float(np.diff(experiment.epochs).max()),
+            why="more than the spacing of checkpoints on either side",
+        )
+    yield _pair_plot(
+        "Dog on cat",
+        experiment.epochs,
+        {"derivative": experiment.retrained_derivative, "weight 0.9": experiment.slightly_ablated},
+        {"weight 0": experiment.retrained},
+    )
+
+
+@claim(
+    "groups-are-not-sums",
+    "Leaving out a group is predicted in closed form, and is not the sum of leaving out its members.",
+    source="ours",
+    compares=(
+        theory("exact matrix solution without dog and cat"),
+        retraining("weights of both zero"),
+        retraining("sum of the two leave-one-outs"),
+    ),
+    metric="largest difference over the largest influence on other samples",
+)
+def groups_are_not_sums(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Leave the mammals out together and one by one."""
+    data, group = experiment.dataset, ["dog", "cat"]
+    weights = np.array([0.0 if name in group else 1.0 for name in data.names])
+    w1, w2 = experiment.initial_weights
+    changed = train(data, experiment.settings.training, weights=weights, w1=w1, w2=w2).losses
+    baseline = train(data, experiment.settings.training, w1=w1, w2=w2).losses
+    together = (baseline - changed).drop_sel(query=group)
+    solved = leave_group_out_trajectory(
+        data, experiment.epochs, tau=experiment.tau, w1=w1, w2=w2, groups={"mammals": group}
+    ).sel(source="mammals")
+    apart = experiment.retrained.sel(source=group).sum("source").drop_sel(query=group)
+    size = float(abs(together).max())
+    yield Check(
+        "closed form against retraining",
+        float(abs(solved.drop_sel(query=group) - together).max()) / size,
+        high=2 * _lateness(experiment),
+        why="descent is late by this part of the fastest rise in both runs",
+    )
+    yield Check(
+        "sum of the members against the group",
+        float(abs(apart - together).max()) / size,
+        low=0.1,
+        why="far above the lateness of descent",
+    )
+    yield Plot(
+        "Loss of sparrow without the mammals",
+        "epoch",
+        "loss difference",
+        (
+            *curves(experiment.epochs, both=together.sel(query="sparrow")),
+            *curves(experiment.epochs, "dashes", closed_form=solved.sel(query="sparrow")),
+            *curves(experiment.epochs, dog_plus_cat=apart.sel(query="sparrow")),
+        ),
+        zero=True,
+    )
+
+
+@claim(
+    "classical-at-convergence",
+    "In a regular problem at its minimum the classical influence -g_j H^-1 g_i / N is what retraining with a changed "
+    "weight gives.",
+    source="paper Eq. 1 (sign: of the derivative of the loss)",
+    compares=(
+        theory("closed form at t = infinity, -(r_i . r_j)(x_i . x_j)"),
+        numerics("Hessian of the trained network, damping to 0"),
+        retraining("central difference at weights 1 +- 1e-3"),
+    ),
+    metric="largest difference over the largest influence",
+)
+def classical_at_convergence(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Fit more noisy samples than the network can fit, to the end, and reweight each."""
+    random = experiment.random("a regular problem")
+    inputs = np.linalg.qr(random.normal(size=(12, 3)))[0]
+    targets = inputs @ random.normal(size=(3, 3)) + 0.3 * random.normal(size=(12, 3))
+    data = Dataset(inputs, targets)
+    config = TrainingConfig(hidden=6, sigma=0.3, lr=0.5, epochs=6000, checkpoint_every=6000, seed=experiment.settings.seed)
+    residual = inputs @ data.syx.T - targets
+    predicted = -(residual @ residual.T) * (inputs @ inputs.T)
+    run = train(data, config)
+    missing = float((run.checkpoints.maps[-1].numpy() - data.syx).max())
+    step = 1e-3
+    up, down = (leave_one_out(data, config, epsilon=e).values[-1] for e in (step, -step))
+    retrained = (up + down) / 2
+    damping = 1e-7
+    last = run.checkpoints.at([config.epochs])
+    curved = hessian_influence(data, last, damping=damping)["influence"].values[0, 0]
+    size = np.abs(predicted).max()
+    singular = np.linalg.svd(data.syx, compute_uv=False)
+    smallest = float(singular[-1]) / len(data)
+    yield Check(
+        "retrained derivative against the closed form",
+        float(np.abs(retrained - predicted).max() / size),
+        high=10 * step**2 + 1e3 * abs(missing),
+        why="second order of the central difference, up to ten times; what descent has not yet learned",
+    )
+    yield Check(
+        "damped Hessian against the closed form",
+        float(np.abs(curved - predicted).max() / size),
+        high=10 * damping / smallest + 1e3 * abs(missing),
+        why=f"damping 1e-7 over the smallest curvature that a sample's gradient meets, s_min / N = {smallest:.2g}",
+    )
+    yield Plot(
+        "Influence of sample 0",
+        "query",
+        "influence",
+        (
+            Series("retrained", np.arange(12), retrained[0], style="bars"),
+            Series("closed form", np.arange(12), predicted[0], style="points"),
+            Series("Hessian", np.arange(12) + 0.25, curved[0], style="points"),
+        ),
+        zero=True,
+    )

@@ -1,0 +1,465 @@
+"""Claims about the response of singular values, vectors and the learned map to one sample (paper Eqs. 36-58)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from numerics import gradient_flow
+from theory import (
+    Dataset,
+    Modes,
+    influence_trajectory,
+    mode_strength,
+    paper_svd_response,
+    spectral_derivative,
+    svd_response,
+)
+from theory.symbolic import derivation
+from validation.agreement import agreement, without_self
+from validation.charts import Plot, Series, curves
+from validation.registry import Check, claim, numerics, retraining, theory
+from validation.toy import ToyExperiment
+
+__all__: list[str] = []
+
+_STRENGTH = 1e-3  # common initial strength of the aligned balanced weights
+_STEP = 1e-3  # change of the sample weight in finite differences
+_EPS = float(np.finfo(float).eps)
+
+
+def _five_points(values: Callable[[float], np.ndarray], step: float = _STEP) -> np.ndarray:
+    """Return the derivative from values at -2, -1, 1, 2 steps, up to step^4 / 30 times the fifth derivative."""
+    at = {k: values(k * step) for k in (-2, -1, 1, 2)}
+    return (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * step)
+
+
+def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@claim(
+    "singular-values-respond",
+    "A sample's weight moves the singular values by diag(U^T C' V), and splits a degenerate block by the eigenvalues of "
+    "its symmetric part.",
+    source="paper Eqs. 48, 52-54, 56",
+    compares=(theory("first-order response"), numerics("finite difference of LAPACK's singular values")),
+    metric="largest absolute difference of derivatives, all eight sources",
+)
+def singular_values_respond(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Differentiate the singular values of Y^T X by the weight of every sample."""
+    data = experiment.dataset
+    worst, exact, found = 0.0, np.empty((8, 8)), np.empty((8, 8))
+    for i, (x, y) in enumerate(zip(data.inputs, data.targets, strict=True)):
+        change = np.outer(y, x)
+
+        def values(eps: float, change: np.ndarray = change) -> np.ndarray:
+            s = np.linalg.svd(data.syx + eps * change, compute_uv=False)
+            return np.sort(s) if eps < 0 else s  # a block's order reverses with the sign of the change
+
+        exact[i] = svd_response(data.syx, change).ds
+        forward = (values(_STEP) - values(0.0)) / _STEP
+        backward = (values(0.0) - np.linalg.svd(data.syx - _STEP * change, compute_uv=False)) / _STEP
+        found[i] = (forward + _reversed_in_blocks(backward, svd_response(data.syx, change).blocks)) / 2
+        worst = max(worst, float(np.abs(found[i] - exact[i]).max()))
+    gap = float(-np.diff(np.unique(svd_response(data.syx, np.outer(data.targets[0], data.inputs[0])).s)[::-1]).max())
+    yield Check(
+        "largest difference from central differences",
+        worst,
+        high=_STEP**2 * 15**1.5 / gap**2 + 64 * _EPS * 4 / _STEP,
+        why=f"step^2 times a third derivative of order |C'|^3 / gap^2, |C'| <= 15^(1/2), gap {gap:.2f}; rounding / step",
+    )
+    yield Plot(
+        "Response of singular values to dog",
+        "mode",
+        "ds / d weight",
+        (
+            Series("finite difference", np.arange(8), found[0], style="bars"),
+            Series("theory", np.arange(8), exact[0], style="points"),
+        ),
+        zero=True,
+    )
+
+
+def _reversed_in_blocks(values: np.ndarray, blocks: tuple[slice, ...]) -> np.ndarray:
+    """Return values whose order inside every block is reversed, as it is on the other side of a crossing."""
+    result = values.copy()
+    for block in blocks:
+        result[block] = values[block][::-1]
+    return result
+
+
+@claim(
+    "printed-rotations",
+    "A = U^T U' and B = V'^T V, with A_jk = Q_jk / (s_k - s_j), are antisymmetric.",
+    source="paper Eqs. 46, 50-51",
+    compares=(theory("computer algebra"), theory("printed and exact formula"), numerics("LAPACK's singular vectors")),
+    metric="|A + A^T| / |A|; relative difference of U A from a finite difference of U",
+    corrected="A_jk = (s_k Q_jk + s_j Q_kj) / (s_k^2 - s_j^2), the printed one only for symmetric Q; here "
+    "Q = S alpha alpha^T",
+)
+def printed_rotations(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Show the defect by algebra and on a data set without degenerate blocks."""
+    for variant in ("P1", "P2"):
+        yield Check(
+            f"computer algebra: remainder of reading {variant} vanishes",
+            float(derivation(f"printed-svd-response-{variant}").vanishes),
+            high=0.0,
+            why="A_jk + A_kj = (Q_jk - Q_kj) / (s_k - s_j), zero only for symmetric Q",
+        )
+    yield Check(
+        "computer algebra: remainder of the exact formula vanishes", float(derivation("svd-response").vanishes), low=1.0,
+        why="an identity",
+    )  # fmt: skip
+    c, change = _generic(experiment)
+    exact = svd_response(c, change)
+
+    def left(eps: float) -> np.ndarray:
+        u = np.linalg.svd(c + eps * change, full_matrices=False)[0]
+        return u * np.sign(np.sum(u * exact.u, axis=0))
+
+    reference = _five_points(left)
+    gap = float(-np.diff(exact.s).max())
+    truncation = (np.linalg.norm(change) * _STEP / gap) ** 4
+    yield Check(
+        "exact dU against the finite difference",
+        _relative(exact.du, reference),
+        high=float(truncation + 64 * _EPS / _STEP / gap),
+        why=f"five-point truncation (|C'| step / gap)^4 with gap {gap:.2f}; rounding eps / (step gap)",
+    )
+    for variant in ("P1", "P2"):
+        printed = paper_svd_response(c, change, variant)
+        a = printed.u.T @ printed.du
+        yield Check(
+            f"reading {variant}: |A + A^T| / |A|",
+            float(np.linalg.norm(a + a.T) / np.linalg.norm(a)),
+            low=0.01,
+            why="0 for a rotation; far above rounding",
+        )
+        yield Check(
+            f"reading {variant}: dU against the finite difference",
+            _relative(printed.du, reference),
+            low=0.01,
+            why="far above the error of the finite difference",
+        )
+
+
+def _generic(experiment: ToyExperiment) -> tuple[np.ndarray, np.ndarray]:
+    """Return C (6 x 4) with singular values 4, 3, 2, 1 and the change by one sample whose target lies in their span."""
+    random = experiment.random("a data set without degenerate blocks")
+    u = np.linalg.qr(random.normal(size=(6, 4)))[0]
+    v = np.linalg.qr(random.normal(size=(4, 4)))[0]
+    c = (u * [4.0, 3.0, 2.0, 1.0]) @ v.T
+    return c, np.outer(c[:, 0], np.eye(4)[0])
+
+
+@claim(
+    "printed-span",
+    "The singular vectors turn within their own span, U' = U A.",
+    source="paper Eq. 49",
+    compares=(theory("exact response"), numerics("finite difference of LAPACK's singular vectors")),
+    metric="share of U' outside the span of U",
+    corrected="U' = U A + U_perp U_perp^T C' V S^-1; the second part vanishes for one-hot inputs, whose targets span U",
+)
+def printed_span(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Perturb by a sample whose target has a part outside the modes."""
+    c, _ = _generic(experiment)
+    random = experiment.random("a target outside the modes")
+    change = np.outer(random.normal(size=6), np.eye(4)[0])
+    exact = svd_response(c, change)
+
+    def left(eps: float) -> np.ndarray:
+        u = np.linalg.svd(c + eps * change, full_matrices=False)[0]
+        return u * np.sign(np.sum(u * exact.u, axis=0))
+
+    reference = _five_points(left)
+    outside = reference - exact.u @ (exact.u.T @ reference)
+    truncation = float((np.linalg.norm(change) * _STEP) ** 4 + 64 * _EPS / _STEP)
+    yield Check(
+        "exact dU against the finite difference", _relative(exact.du, reference), high=truncation, why="gap 1, as above"
+    )  # fmt: skip
+    yield Check(
+        "share of dU outside the span, generic target",
+        float(np.linalg.norm(outside) / np.linalg.norm(reference)),
+        low=0.01,
+        why="two of six output directions are outside; far above the error of the finite difference",
+    )
+    data = experiment.dataset
+    tree = svd_response(data.syx, np.outer(data.targets[0], data.inputs[0]))
+    beyond = tree.du - tree.u @ (tree.u.T @ tree.du)
+    yield Check(
+        "share of dU outside the span, dog in the tree",
+        float(np.linalg.norm(beyond) / np.linalg.norm(tree.du)),
+        high=1e4 * _EPS,
+        why="the target is a column of C; rounding",
+    )
+
+
+@claim(
+    "printed-block-rotation",
+    "Within a degenerate block the singular vectors turn by A = B = K / (2 s), K the skew part of Q.",
+    source="paper Eq. 55",
+    compares=(theory("computer algebra"), theory("second-order perturbation"), numerics("LAPACK's singular vectors")),
+    metric="relative difference of U' within the block",
+    corrected="modes outside the block also turn both sides alike, by their second-order coupling over the splits; "
+    "products U g(S) V^T do not see it",
+)
+def printed_block_rotation(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Differentiate the vectors of a block of two equal values beside a third one."""
+    for name, expected in (("printed-degenerate-block", 0.0), ("degenerate-block", 1.0)):
+        inside = "without" if expected else "with"
+        yield Check(
+            f"computer algebra: A = B = K / (2 s) {inside} modes outside the block",
+            float(derivation(name).vanishes),
+            low=expected,
+            high=expected,
+            why="1 where the remainder vanishes",
+        )
+    random = experiment.random("a degenerate block")
+    u, v = (np.linalg.qr(random.normal(size=(n, 3)))[0] for n in (5, 3))
+    c, change = (u * [3.0, 2.0, 2.0]) @ v.T, random.normal(size=(5, 3))
+    exact, printed = svd_response(c, change), paper_svd_response(c, change, "P1")
+    block = exact.blocks[1]
+    split = float(exact.ds[1] - exact.ds[2])
+
+    def vectors(eps: float) -> np.ndarray:
+        left = np.linalg.svd(c + eps * change, full_matrices=False)[0]
+        turned = left[:, block] if eps > 0 else left[:, block][:, ::-1]
+        return turned * np.sign(np.sum(turned * exact.u[:, block], axis=0))
+
+    # Within the block the vectors exist only for eps not 0: their own gap is eps times the split.
+    step = 1e-3 * split
+    reference = exact.u[:, block].T @ _five_points(vectors, step)
+    size = float(np.linalg.norm(change))
+    yield Check(
+        "exact rotation within the block against the finite difference",
+        _relative(exact.u[:, block].T @ exact.du[:, block], reference),
+        high=float((10 * size**2 * step / split) ** 4 + 64 * _EPS / (step**2 * split) + 1e-6),
+        why="five-point truncation with splits of size step x split; rounding eps / (step^2 split)",
+    )
+    yield Check(
+        "printed rotation within the block against the finite difference",
+        _relative(printed.u[:, block].T @ printed.du[:, block], reference),
+        low=0.01,
+        why="far above the error of the finite difference",
+    )
+
+
+@claim(
+    "printed-influence-on-the-map",
+    "The learned map responds by dW = U (A G + G' dS + G B) V^T with the printed A and B.",
+    source="paper Eqs. 50-51, 58",
+    compares=(theory("printed and exact formula"), numerics("finite difference of U g(S) V^T through LAPACK's SVD")),
+    metric="largest relative error of dW over time, source dog",
+    corrected="dW = U [G1 o sym(Q) + G2 o skew(Q)] V^T, G1 = (g_j - g_k) / (s_j - s_k), G2 = (g_j + g_k) / (s_j + s_k)",
+)
+def printed_influence_on_the_map(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare printed and exact responses of U g(S) V^T with a finite difference through LAPACK's SVD."""
+    data = experiment.dataset
+    c, change = data.syx, np.outer(data.targets[0], data.inputs[0])
+    g0, tau = experiment.mean_strength, experiment.tau
+    times = np.array([1000.0, 2000.0, 3000.0, 5000.0, 8000.0])
+    errors: dict[str, list[float]] = {"exact": [], "P1": [], "P2": []}
+    for t in times:
+
+        def strength(s: np.ndarray, t: float = t) -> np.ndarray:
+            return mode_strength(t, s, g0, tau)
+
+        def slope(s: np.ndarray, t: float = t) -> np.ndarray:
+            g, decay = mode_strength(t, s, g0, tau), np.exp(-2 * s * t / tau)
+            # differentiate 1/g = 1/s + e^{-2st/tau} (1/g0 - 1/s)
+            return g**2 * ((1 - decay) / s**2 + 2 * t / tau * decay * (1 / g0 - 1 / s))
+
+        def learned(eps: float, strength: Callable[[np.ndarray], np.ndarray] = strength) -> np.ndarray:
+            u, s, vt = np.linalg.svd(c + eps * change, full_matrices=False)
+            return (u * strength(s)) @ vt
+
+        reference = _five_points(learned)
+        errors["exact"].append(_relative(spectral_derivative(c, change, strength, slope), reference))
+        for variant in ("P1", "P2"):
+            response = paper_svd_response(c, change, variant)
+            g = strength(response.s)
+            printed = (
+                response.du * g @ response.v.T
+                + response.u * (slope(response.s) * response.ds) @ response.v.T
+                + response.u * g @ response.dv.T
+            )
+            errors[variant].append(_relative(printed, reference))
+    yield Check(
+        "spectral derivative: largest relative error in dW",
+        max(errors["exact"]),
+        high=1e-5,
+        why="five-point truncation: (1e-3)^4 / 30 times (2 t / tau)^5 = 4e5 at the latest time; rounding 1e-13 / 1e-3",
+    )
+    for variant in ("P1", "P2"):
+        yield Check(
+            f"printed formula, reading {variant}: largest relative error in dW",
+            max(errors[variant]),
+            low=5e-2,
+            why="far above the error of the finite difference (1e-5), so the deviation is the formula's own",
+        )
+    yield Plot(
+        "Error of dW, source dog",
+        "epoch",
+        "relative error",
+        curves(times, reading_P1=errors["P1"], reading_P2=errors["P2"], exact=errors["exact"]),
+        log="y",
+    )
+
+
+@claim(
+    "derivative-of-the-flow",
+    "The fixed-init and sample-weight formulas are the derivatives of the gradient flow from aligned balanced weights.",
+    source="ours",
+    compares=(theory("closed forms"), numerics("five-point differences of the flow integrated by DOP853")),
+    metric="largest difference over the largest influence",
+)
+def derivative_of_the_flow(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare two formulas with finite differences of the flow from aligned balanced weights."""
+    modes = _aligned(experiment)
+    epochs = np.array([400.0, 1000.0, 2000.0, 4000.0])
+    for formula in ("fixed-init", "sample-weight"):
+        closed = influence_trajectory(experiment.dataset, epochs, tau=experiment.tau, g0=modes, formula=formula)
+        worst = 0.0
+        for source in (0, 3):
+            reference = _flow_derivative(experiment, modes, source, epochs, only_targets=formula == "fixed-init")
+            worst = max(worst, np.abs(closed.values[:, source] - reference).max() / np.abs(reference).max())
+        yield Check(
+            f"{formula}: max relative difference from the five-point derivative of the flow",
+            float(worst),
+            high=1e-7,
+            why="truncation (1e-3)^4 / 30 times a fifth derivative below (2 s t / tau)^5 = 1e6; flow 1e-13 / 1e-3",
+        )
+    shown = influence_trajectory(experiment.dataset, epochs, tau=experiment.tau, g0=modes).values[:, 3]
+    yield Plot(
+        "Influence of penguin, t = 2000",
+        "query",
+        "influence",
+        (
+            Series("flow", np.arange(8), reference[2], style="bars"),
+            Series("sample-weight formula", np.arange(8), shown[2], style="points"),
+        ),
+        zero=True,
+    )
+
+
+def _aligned(experiment: ToyExperiment) -> Modes:
+    modes = experiment.modes
+    return Modes(modes.left, modes.values, modes.right, np.full(len(modes.values), _STRENGTH))
+
+
+def _flow_derivative(
+    experiment: ToyExperiment, modes: Modes, source: int, epochs: np.ndarray, only_targets: bool
+) -> np.ndarray:
+    """Differentiate the losses along the integrated flow by one sample's weight, or by its part in Y^T X only."""
+    data = experiment.dataset
+    root = np.sqrt(modes.initial_strengths)
+    frame = np.linalg.qr(np.random.default_rng(0).normal(size=(len(root) + 2, len(root))))[0]
+    w1, w2 = (frame * root) @ modes.right.T, modes.left @ (root[:, None] * frame.T)
+
+    def losses(eps: float) -> np.ndarray:
+        weights, targets = np.ones(len(data)), data.targets.copy()
+        if only_targets:
+            targets[source] *= 1 + eps  # changes Y^T X and leaves X^T X
+        else:
+            weights[source] += eps
+        changed = Dataset(data.inputs, targets, data.names)
+        flow = gradient_flow(changed, w1, w2, epochs, tau=experiment.tau, weights=weights, tolerance=1e-13)
+        return np.asarray(0.5 * np.sum((flow.maps.numpy() @ data.inputs.T - data.targets.T) ** 2, axis=1))
+
+    return _five_points(losses)
+
+
+@claim(
+    "weights-follow-the-data",
+    "The perturbed network at time t has the singular vectors of the perturbed data, U(eps) G(S(eps)) V(eps)^T, although "
+    "its initial weights do not: what they withhold decays as e^{-(s_j + s_k) t / tau}.",
+    source="paper Eq. 38, decay ours",
+    compares=(theory("spectral and fixed-init formula"), numerics("finite differences of the flow, targets scaled")),
+    metric="largest difference over the largest influence of the same epoch, sources dog and penguin",
+)
+def weights_follow_the_data(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the derivative whose initial weights follow the data with the one whose weights stay."""
+    modes, tau = _aligned(experiment), experiment.tau
+    epochs = np.array([200.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0])
+    following = influence_trajectory(experiment.dataset, epochs, tau=tau, g0=_STRENGTH, formula="spectral").values
+    staying = influence_trajectory(experiment.dataset, epochs, tau=tau, g0=modes, formula="fixed-init").values
+    flow = np.stack([_flow_derivative(experiment, modes, i, epochs, only_targets=True) for i in (0, 3)], axis=1)
+    size = np.abs(flow).max(axis=(1, 2))
+    follow, stay = (np.abs(v[:, [0, 3]] - flow).max(axis=(1, 2)) / size for v in (following, staying))
+    fifth = (2 * modes.values[-1] * epochs[-1] / tau) ** 5 * float(modes.values[0] / modes.values[-1]) ** 5
+    yield Check(
+        "weights that stay: largest difference from the flow",
+        float(stay.max()),
+        high=_STEP**4 / 30 * fifth,
+        why="five-point truncation with a fifth derivative of (2 s t / tau)^5 at the latest epoch",
+    )
+    pairs = modes.values[:, None] + modes.values
+    skew = np.exp(-pairs[~np.eye(len(pairs), dtype=bool)][:, None] * epochs / tau)
+    yield Check(
+        "weights that follow: difference at the latest epoch",
+        float(follow[-1]),
+        high=float(skew[:, -1].max() + _STEP**4 / 30 * fifth),
+        why=f"e^{{-2 s t / tau}} of the slowest pair of modes, {skew[:, -1].max():.0e}; truncation as above",
+    )
+    yield Check(
+        "weights that follow: difference at the earliest epoch",
+        float(follow[0]),
+        low=float(skew[:, 0].min()) / 10,
+        why=f"between e^{{-(s_j + s_k) t / tau}} of the fastest and the slowest pair, {skew[:, 0].min():.2f} to "
+        f"{skew[:, 0].max():.2f}, of a skew part that is a fraction of the whole",
+    )
+    yield Plot(
+        "Difference from the flow",
+        "epoch",
+        "relative to the largest influence then",
+        curves(epochs, weights_follow=follow, weights_stay=stay),
+        log="y",
+    )
+
+
+@claim(
+    "printed-moment",
+    "A sample's weight acts through the input-output correlation Y^T X alone.",
+    source="paper Eq. 36",
+    compares=(theory("sample-weight and fixed-init formula"), retraining("central difference at weights 1 +- 1e-3")),
+    metric="Pearson over pairs and epochs; relative difference of the two formulas",
+    corrected="it changes X^T X as well: dW gains -G(u) V^T (d X^T X) V in the driving force",
+)
+def printed_moment(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the full and the Syx-only formula with the retrained derivative."""
+    truth = without_self(experiment.retrained_derivative)
+    only = experiment.closed_form("fixed-init", experiment.modes)
+    full = agreement(truth, without_self(experiment.sample_weight))
+    partial = agreement(truth, without_self(only))
+    yield Check(
+        "1 - Pearson of the sample-weight formula",
+        1 - full.pearson,
+        high=1 / experiment.settings.training.hidden,
+        why="the growing parts of two modes overlap by h^(-1/2) of their size in random weights; a relative error d "
+        "lowers a correlation by d^2 / 2, and d may be twice that overlap's share in both layers: 1 / h",
+    )
+    yield Check(
+        "1 - Pearson of the Syx-only formula / the same of the full one",
+        (1 - partial.pearson) / (1 - full.pearson),
+        low=2.0,
+        why="it leaves out a term, so it is worse by more than decoupling explains",
+    )
+    relative = float(np.linalg.norm(only - experiment.sample_weight) / np.linalg.norm(experiment.sample_weight))
+    yield Check("relative difference of the two formulas", relative, low=0.05, why="far above rounding")
+    pair = {"source": "dog", "query": "cat"}
+    yield Plot(
+        "Influence of dog on cat",
+        "epoch",
+        "influence",
+        (
+            *curves(
+                experiment.epochs,
+                retrained_derivative=experiment.retrained_derivative.sel(pair),
+                Y_and_X_change=experiment.sample_weight.sel(pair),
+            ),
+            *curves(experiment.epochs, "dashes", only_Y_changes=only.sel(pair)),
+        ),
+        zero=True,
+    )

@@ -1,0 +1,272 @@
+"""The ledger's entries: claims, the numbers that test them, and the verdicts that follow.
+
+A claim is a sentence and a function that measures it: from the shared experiment it yields `Check` objects, each a
+number with a bound and the derivation of that bound, and `Plot` objects for the report. It holds when every check
+does. A printed statement that is expected not to hold carries the corrected form; when its checks hold, it is refuted
+as printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from validation.charts import Plot
+from validation.toy import ToyExperiment
+
+__all__ = [
+    "Check",
+    "Claim",
+    "ClaimResult",
+    "Cost",
+    "Measurement",
+    "Verdict",
+    "Way",
+    "all_claims",
+    "claim",
+    "numerics",
+    "retraining",
+    "run_claim",
+    "select_claims",
+    "theory",
+]
+
+STANDARD_ERRORS = 3.0  # half-width of the interval of a number with an error bar: one false alarm in 370
+
+
+class Verdict(StrEnum):
+    """Outcome of a check, a claim or a pair of measures."""
+
+    HOLDS = "holds"
+    REFUTED = "refuted as printed"
+    INCONCLUSIVE = "inconclusive"
+    FAILS = "fails"
+    REPORTED = "reported"
+
+
+class Way(StrEnum):
+    """The independent ways to a number."""
+
+    THEORY = "theory"
+    NUMERICS = "numerics"
+    RETRAINING = "retraining"
+
+
+class Cost(StrEnum):
+    """Quick claims take less than five seconds once the shared runs are there, and ``--quick`` checks only those."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One of the measurements that a claim compares: the way it is made and what is measured."""
+
+    way: Way
+    what: str
+
+
+def theory(what: str) -> Measurement:
+    """Return a measurement by closed form, quadrature or computer algebra."""
+    return Measurement(Way.THEORY, what)
+
+
+def numerics(what: str) -> Measurement:
+    """Return a measurement by simulation, sampling, automatic differentiation or linear algebra."""
+    return Measurement(Way.NUMERICS, what)
+
+
+def retraining(what: str) -> Measurement:
+    """Return a measurement by training again with changed data."""
+    return Measurement(Way.RETRAINING, what)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured number and its bound.
+
+    Parameters
+    ----------
+    quantity
+        What was measured.
+    measured
+        The number.
+    low, high
+        The bound: low <= measured <= high. Infinite on both sides for a number that is only reported.
+    why
+        Where the bound comes from.
+    error
+        One standard error of the number, 0 where it has none.
+
+    Examples
+    --------
+    >>> [str(Check("variance ratio", 1.02, 0.9, 1.1, error=e).verdict) for e in (0.01, 0.1)]
+    ['holds', 'inconclusive']
+    """
+
+    quantity: str
+    measured: float
+    low: float = -math.inf
+    high: float = math.inf
+    why: str = ""
+    error: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Holds or fails if all within three standard errors does; NaN always fails."""
+        if self.only_reported:
+            return Verdict.FAILS if math.isnan(self.measured) else Verdict.REPORTED
+        reach = STANDARD_ERRORS * self.error
+        below, above = self.measured - reach, self.measured + reach
+        if self.low <= below and above <= self.high:
+            return Verdict.HOLDS
+        if below <= self.high and self.low <= above:
+            return Verdict.INCONCLUSIVE
+        return Verdict.FAILS
+
+    @property
+    def only_reported(self) -> bool:
+        """Whether the check has no bound."""
+        return math.isinf(self.low) and math.isinf(self.high)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A registered claim; see the module's description.
+
+    Parameters
+    ----------
+    identifier
+        Short name used by ``--only``.
+    statement
+        The claim in one sentence.
+    source
+        Paper section or equation, or "ours".
+    compares
+        The two or three independent measurements that are compared.
+    metric
+        What is computed from them and held against a bound.
+    measure
+        Function that makes the checks.
+    corrected
+        Empty for a claim that should hold. For a printed statement that is expected not to, what holds in its place.
+    cost
+        Whether ``--quick`` checks it.
+    """
+
+    identifier: str
+    statement: str
+    source: str
+    compares: tuple[Measurement, ...]
+    metric: str
+    measure: Callable[[ToyExperiment], Iterable[Check | Plot]]
+    corrected: str = ""
+    cost: Cost = Cost.QUICK
+
+    @property
+    def family(self) -> str:
+        """Name of the module that holds the claim."""
+        return self.measure.__module__.rsplit(".", 1)[-1]
+
+    @property
+    def expected(self) -> Verdict:
+        """The verdict if everything is in order."""
+        return Verdict.REFUTED if self.corrected else Verdict.HOLDS
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What one claim's measurement found.
+
+    Parameters
+    ----------
+    claim, checks, plots
+        The claim, its numbers and its pictures.
+    seconds
+        Wall-clock time, shared runs that this claim was the first to ask for included.
+    problem
+        The sentence of the error that ended the measurement, if one did.
+    """
+
+    claim: Claim
+    checks: tuple[Check, ...]
+    plots: tuple[Plot, ...] = ()
+    seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Fails if a check or the measurement does; then inconclusive if one check is; else as expected."""
+        verdicts = [check.verdict for check in self.checks]
+        bounded = [v for v in verdicts if v is not Verdict.REPORTED]
+        if self.problem or not bounded or Verdict.FAILS in bounded:
+            return Verdict.FAILS
+        return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in bounded else self.claim.expected
+
+
+_REGISTRY: dict[str, Claim] = {}
+
+Measure = Callable[[ToyExperiment], Iterable[Check | Plot]]
+
+
+def claim(
+    identifier: str,
+    statement: str,
+    *,
+    source: str,
+    compares: tuple[Measurement, ...],
+    metric: str,
+    corrected: str = "",
+    cost: Cost = Cost.QUICK,
+) -> Callable[[Measure], Measure]:
+    """Register the decorated function as the measurement of a claim; arguments as for `Claim`."""
+
+    def register(measure: Measure) -> Measure:
+        if identifier in _REGISTRY:
+            raise ValueError(f"two claims are called {identifier!r}.")
+        _REGISTRY[identifier] = Claim(identifier, statement, source, compares, metric, measure, corrected, cost)
+        return measure
+
+    return register
+
+
+def all_claims() -> tuple[Claim, ...]:
+    """Return every registered claim in the order of registration."""
+    return tuple(_REGISTRY.values())
+
+
+def select_claims(names: Iterable[str]) -> tuple[Claim, ...]:
+    """Return the claims whose id is or starts with one of `names`, or whose family is.
+
+    Raises
+    ------
+    ValueError
+        If a name matches none; the sentence suggests the nearest.
+    """
+    chosen = []
+    for name in names:
+        matching = [c for c in all_claims() if c.identifier.startswith(name) or c.family == name]
+        if not matching:
+            nearest = difflib.get_close_matches(name, _REGISTRY, n=1, cutoff=0.0)
+            raise ValueError(f"no claim is called {name!r}; did you mean {nearest[0]!r}?")
+        chosen += [c for c in matching if c not in chosen]
+    return tuple(chosen)
+
+
+def run_claim(claim: Claim, experiment: ToyExperiment) -> ClaimResult:
+    """Measure one claim; a measurement that is refused or diverges is a failed claim with the error's sentence."""
+    start = time.perf_counter()
+    found: list[Check | Plot] = []
+    problem = ""
+    try:
+        found.extend(claim.measure(experiment))
+    except (ValueError, ArithmeticError) as error:
+        problem = str(error)
+    checks = tuple(entry for entry in found if isinstance(entry, Check))
+    plots = tuple(entry for entry in found if isinstance(entry, Plot))
+    return ClaimResult(claim, checks, plots, time.perf_counter() - start, problem)

@@ -1,0 +1,124 @@
+"""One run of the ledger: measures pairs and claims one by one, and keeps what it has when it is interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import xarray as xr
+
+from validation.experiment import Experiment, Settings
+from validation.pairs import Pair, PairResult, compare, correlations
+from validation.registry import Claim, ClaimResult, Verdict, run_claim
+from validation.toy import ToyExperiment
+
+__all__ = ["Ledger", "run_ledger"]
+
+Finished = Callable[[str, Verdict, float], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """What a run found.
+
+    Parameters
+    ----------
+    title
+        What was validated.
+    settings
+        Settings of the experiment.
+    pairs, claims
+        Results in the order of the run.
+    matrix
+        Correlation of every two measures, see `validation.pairs.correlations`; None if it was not asked for.
+    unfinished
+        Names of what an interrupted run did not reach; empty for a complete one.
+    seconds
+        Wall-clock time.
+    """
+
+    title: str
+    settings: Settings
+    pairs: tuple[PairResult, ...]
+    claims: tuple[ClaimResult, ...]
+    matrix: xr.DataArray | None
+    unfinished: tuple[str, ...]
+    seconds: float
+
+    @property
+    def verdicts(self) -> dict[Verdict, int]:
+        """Number of claims and pairs of each verdict that occurs."""
+        found = [result.verdict for result in (*self.pairs, *self.claims)]
+        return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}
+
+    @property
+    def failed(self) -> bool:
+        """Whether something that should hold does not."""
+        return Verdict.FAILS in self.verdicts
+
+
+def run_ledger(
+    title: str,
+    experiment: Experiment,
+    *,
+    claims: Sequence[Claim] = (),
+    pairs: Sequence[Pair] = (),
+    measures: Sequence[str] = (),
+    general_only: bool = False,
+    started: Callable[[str], object] = lambda _: None,
+    finished: Finished = lambda *_: None,
+) -> Ledger:
+    """Measure pairs, then claims, then the correlations of all measures.
+
+    Parameters
+    ----------
+    title
+        What is validated, for the reports.
+    experiment
+        The shared runs; a `ToyExperiment` if there are claims.
+    claims, pairs, measures
+        What to check, and the names of the measures to correlate.
+    general_only
+        Whether only bounds that hold for any data count.
+    started, finished
+        Called with the name of each entry before, and with its name, verdict and seconds after it is measured.
+
+    Returns
+    -------
+    Ledger
+        Complete, or what there was when the run was interrupted (Ctrl-C); then ``unfinished`` is not empty.
+    """
+    start = time.perf_counter()
+    names = [f"{pair.measure} against {pair.reference}" for pair in pairs] + [c.identifier for c in claims]
+    found_pairs: list[PairResult] = []
+    found_claims: list[ClaimResult] = []
+    matrix = None
+    interrupted = False
+    try:
+        for pair, name in zip(pairs, names, strict=False):
+            started(name)
+            before = time.perf_counter()
+            found_pairs.append(compare(pair, experiment, bounded=pair.general or not general_only))
+            finished(name, found_pairs[-1].verdict, time.perf_counter() - before)
+        for claim in claims:
+            started(claim.identifier)
+            assert isinstance(experiment, ToyExperiment)
+            found_claims.append(run_claim(claim, experiment))
+            finished(claim.identifier, found_claims[-1].verdict, found_claims[-1].seconds)
+        if measures:
+            started("correlations of all measures")
+            matrix = correlations(experiment, measures)
+    except KeyboardInterrupt:
+        interrupted = True
+    done = len(found_pairs) + len(found_claims)
+    unfinished = names[done:] + (["correlations of all measures"] if measures and matrix is None else [])
+    return Ledger(
+        title,
+        experiment.settings,
+        tuple(found_pairs),
+        tuple(found_claims),
+        matrix,
+        tuple(unfinished) if interrupted else (),
+        time.perf_counter() - start,
+    )
