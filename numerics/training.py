@@ -189,7 +189,7 @@ def descent_of(
 
 def descend(
     descent: Descent,
-    weights: Sequence[Float[np.ndarray, "*epochs n"]],
+    weights: Sequence[Float[np.ndarray, "..."]],
     names: Sequence[str],
     config: TrainingConfig,
     epochs: Int[np.ndarray, " t"],
@@ -199,8 +199,8 @@ def descend(
 ) -> Float[np.ndarray, "t starts runs m"]:
     """Train with every set of sample weights from every initial state, all in one batch, and return the losses.
 
-    `epochs` begin with 0. `keep` is called with the state at each of them, where the runs of one initial state stand
-    side by side; `names` are those of the sets of weights, for errors.
+    A set has shape (N,) or (epochs, N), and a name for errors. `epochs` begin with 0. `keep` is called with the state
+    at each of them, in which the runs of one initial state stand side by side.
     """
     starts = len(descent.start[0])
     state = repeated(descent.start, len(weights))
