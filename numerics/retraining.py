@@ -43,6 +43,8 @@ def leave_one_out(
 ) -> xr.DataArray:
     """Retrain with every source's weight changed by `epsilon`, all in one batch from the same initial weights.
 
+    The batch holds the weights of (sources + 1) x seeds runs; of a large module, ask for a few sources at a time.
+
     Parameters
     ----------
     dataset

@@ -23,8 +23,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from numerics.descent import Descent, State, TrainingConfig, copied, joined, one_thread, repeated
-from numerics.linear_descent import LinearDescent, without_idle_units
+from numerics.descent import Descent, State, TrainingConfig, copied, joined, repeated
+from numerics.linear_descent import LinearDescent
 from numerics.module_descent import ModuleDescent
 from numerics.modules import ModuleCheckpoints, Samples, TorchModel
 from numerics.networks import Checkpoints
@@ -32,7 +32,7 @@ from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
-__all__ = ["TrainingConfig", "TrainingDiverged", "TrainingRun", "one_thread", "train", "without_idle_units"]
+__all__ = ["TrainingDiverged", "TrainingRun", "train"]
 
 AnyCheckpoints = TypeVar("AnyCheckpoints", bound=Checkpoints | ModuleCheckpoints, covariant=True)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numerics.curvature import gauss_newton, hessian, idle_eigenvalues, per_sample_gradients
-from numerics.training import without_idle_units
+from numerics.linear_descent import without_idle_units
 from theory import Dataset
 
 EPS = np.finfo(float).eps

@@ -104,8 +104,8 @@ def test_brief_ablation_is_the_gradient_kernel_at_every_start():
     predicted = -config.lr * 2 / data.targets.size * window * (window - 1) / 2 * kernel
     measured = found.values
     assert np.corrcoef(measured.ravel(), predicted.ravel())[0, 1] >= 0.99
-    # A step at a moves the loss at b by K(a, b), on average half a window after the start, when K has changed by a share
-    # of at most 2 s / tau D / 2 = 0.32, up as often as down.
+    # A step at a moves the loss at b by K(a, b), on average half a window after the start, when K has changed by a
+    # share of at most 2 s / tau D / 2 = 0.32, up as often as down.
     slope = np.sum(measured * predicted) / np.sum(predicted**2)
     assert 1 / 1.32 < slope < 1.32
 
