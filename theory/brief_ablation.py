@@ -100,7 +100,7 @@ def brief_ablation_trajectory(
         for k, (first, second) in enumerate(zip(*layers, strict=True)):
             weights = np.ones((len(rows) + 1, len(dataset)))
             weights[1 + np.arange(len(rows)), rows] = 0.0
-            runs = (flow_losses(dataset, beta, first, second, steps, tau) for beta in weights)
+            runs = (flow_losses(dataset, beta, first, second, steps, tau, dataset) for beta in weights)
             with_all, *without = (losses.sum(axis=0) for losses in runs)
             values[k] = with_all - np.stack(without)
     attrs = {

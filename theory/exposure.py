@@ -87,12 +87,7 @@ def exposure_kernel(
     t, u = (_increasing(name, value) for name, value in (("epochs", epochs), ("exposures", exposures)))
     tau = checks.positive("tau", tau)
     checks.whitened(dataset.inputs, needed_by="exposure_kernel")
-    asked = dataset if queries is None else queries
-    if (asked.n_inputs, asked.n_outputs) != (dataset.n_inputs, dataset.n_outputs):
-        raise ValueError(
-            f"queries have {asked.n_inputs} inputs and {asked.n_outputs} outputs, but the training set has "
-            f"{dataset.n_inputs} and {dataset.n_outputs}."
-        )
+    asked = dataset.asked(queries)
     modes = resolve_modes(dataset, g0, "sample-weight")
     names = dataset.names if sources is None else tuple(sources)
     source = in_modes(modes, dataset, [dataset.index(name) for name in names])

@@ -103,6 +103,23 @@ class Dataset:
             raise KeyError(f"no sample is called {name!r}; there are {', '.join(self.names)}.")
         return self.names.index(name)
 
+    def asked(self, queries: Dataset | None) -> Dataset:
+        """Return the samples whose loss is asked for: `queries`, or this training set if that is None.
+
+        Raises
+        ------
+        ValueError
+            If queries have other numbers of inputs or outputs.
+        """
+        if queries is None:
+            return self
+        if (queries.n_inputs, queries.n_outputs) != (self.n_inputs, self.n_outputs):
+            raise ValueError(
+                f"queries have {queries.n_inputs} inputs and {queries.n_outputs} outputs, but the training set has "
+                f"{self.n_inputs} and {self.n_outputs}."
+            )
+        return queries
+
     def without(self, names: str | Sequence[str]) -> Dataset:
         """Return the data set with the named samples left out (paper Eq. 3, D without i)."""
         dropped = {self.index(name) for name in ([names] if isinstance(names, str) else names)}

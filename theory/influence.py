@@ -83,6 +83,26 @@ def influence_trajectory(
         If inputs are not whitened; if Y^T X has neither full row nor full column rank and `formula` is one of the
         first three, whose map is not differentiable there; or if strengths do not fit the formula.
 
+    Notes
+    -----
+    Time is proportional to T n r^2 M for T epochs, n sources, M queries and r modes (at most the smaller of P and O),
+    in products of matrices. Kernels take another T d^2, d the number of modes that differ in singular value or
+    strength; those of "sample-weight" advance by steps of at most tau / s_max. Outputs beyond r hardly count. Memory is
+    that of the result and 0.2 to 0.4 GiB of work, whatever T and n, while arrays of r x max(r, M) are small to that.
+    Measured for "sample-weight" on semantic trees (N leaves, O = 2 N - 1, n = 1, M = N, T = 200, one core of an AMD
+    EPYC), in CPU-seconds and MiB of peak memory, of which 140 are the imported libraries:
+
+    ==== =================== =================================
+    N    one g0 (d = H + 1)  `aligned_modes` (every mode differs)
+    ==== =================== =================================
+    64   0.1 s, 180 MiB      0.2 s, 230 MiB
+    128  0.2 s, 270 MiB      0.5 s, 370 MiB
+    256  0.5 s, 280 MiB      1.3 s, 450 MiB
+    512  2.2 s, 310 MiB      5.0 s, 500 MiB
+    ==== =================== =================================
+
+    At N = 256, T = 50, 100, 200, 400 take 0.2, 0.3, 0.5, 0.8 s, and O = 511, 1022, 2044 all 0.5 s.
+
     References
     ----------
     Lee, Smith, Adam, Hoogland (2025), arXiv 2510.12071, section C.6.
@@ -100,12 +120,7 @@ def influence_trajectory(
         raise ValueError("epochs must be an increasing list of times.")
     tau = checks.positive("tau", tau)
     checks.whitened(dataset.inputs, needed_by=f"formula {formula!r}")
-    queries = dataset if queries is None else queries
-    if (queries.n_inputs, queries.n_outputs) != (dataset.n_inputs, dataset.n_outputs):
-        raise ValueError(
-            f"queries have {queries.n_inputs} inputs and {queries.n_outputs} outputs, but the training set has "
-            f"{dataset.n_inputs} and {dataset.n_outputs}."
-        )
+    queries = dataset.asked(queries)
     names = dataset.names if sources is None else tuple(sources)
     modes = resolve_modes(dataset, g0, formula)
     rows = [dataset.index(name) for name in names]

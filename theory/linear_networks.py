@@ -57,6 +57,15 @@ def linear_network_solution(
         If shapes do not fit, an entry is not finite, a time is negative, tau is not positive, or the layers are
         neither lambda-balanced nor nearly balanced (imbalance above a tenth of the largest singular value).
 
+    Notes
+    -----
+    Every best map of rank below the target's is a saddle. Weights that lie exactly on the stable manifold of one, such
+    as W_1 = W_2 = 0, a mode with zero overlap, or opposed layers W_2 = -W_1^T, run into it and stay: a mode without
+    overlap never grows, and the limit at infinite time is the saddle's map. An overlap of relative size eps, which
+    rounding of generic coordinates leaves, grows by e^{s t/tau} as any other does, so that such a run leaves the saddle
+    at about t = 36 tau / s, as gradient descent in double precision would. Near a saddle a small overlap is resolved
+    relative to itself: how long the plateau lasts is as accurate as the overlap given.
+
     Examples
     --------
     >>> w = np.eye(2) * 0.1

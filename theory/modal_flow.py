@@ -84,7 +84,8 @@ class ModalFlow:
         """Yield times between two anchors, A at the first anchor, and how far each time lies behind it."""
         fastest = max(float(self.eigenvalues[0]), float(np.square(self.start).sum()), np.finfo(float).tiny)
         span = LONGEST_STEP / fastest
-        scaled, most = t / self.tau, max(1, _CHUNK // (self.shape[0] * self.shape[1]))
+        most = max(1, _CHUNK // (self.shape[0] * self.shape[1]))
+        scaled = t / self.tau
         anchors = np.floor(np.minimum(scaled / span, 2.0**62)).astype(int)
         rows, here, settled = self.start, 0, False
         for anchor in np.unique(anchors):

@@ -1,8 +1,8 @@
 """Small faults that a test suite must notice: one changed operator, constant, sign, condition, index or argument order.
 
 What cannot change a result is left alone: docstrings and annotations, the text of errors, the sizes of blocks of work
-(names that begin with _CHUNK), and keywords that only choose a route (``optimize``, ``copy``) or repeat a check
-(``strict``).
+(assignments from or to names that begin with _CHUNK), and keywords that only choose a route (``optimize``, ``copy``)
+or repeat a check (``strict``).
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ def _children(node: ast.AST) -> list[ast.AST]:
         return []
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
-        if any(name == "__all__" or name.startswith(_BLOCKS) for name in names):
+        if any(n.id == "__all__" or n.id.startswith(_BLOCKS) for n in ast.walk(node) if isinstance(n, ast.Name)):
             return []
         return [node.value, *(t for t in targets if isinstance(t, ast.Subscript))] if node.value else []
     if isinstance(node, ast.FunctionDef):

@@ -174,6 +174,33 @@ def test_chosen_sources():
         assert np.array_equal(some.values, everything.sel(source=names).values)
 
 
+@pytest.mark.parametrize("epsilon", [-1.0, 0.2])
+def test_queries_outside_the_training_set(epsilon):
+    """A query's loss is that of its own input and target; one that repeats a sample has the sample's."""
+    data = hierarchical_dataset(2)
+    w1, w2 = random_weights(data, 1e-2)
+    rng = np.random.default_rng(2)
+    outside = Dataset(np.vstack([data.inputs[2], rng.normal(size=4)]), np.vstack([data.targets[2], rng.normal(size=7)]))
+    options = {"tau": TAU, "w1": w1, "w2": w2, "epsilon": epsilon}
+    asked = leave_one_out_trajectory(data, EPOCHS, sources=["leaf-0"], queries=outside, **options)
+    inside = leave_one_out_trajectory(data, EPOCHS, sources=["leaf-0"], **options)
+    assert list(asked["query"].values) == list(outside.names)
+    np.testing.assert_allclose(asked[..., 0], inside.sel(query="leaf-2"), rtol=0, atol=1e-13)
+    weights = np.ones(4) + epsilon * np.eye(4)[0]
+    runs = [gradient_flow(data, w1, w2, EPOCHS, tau=TAU, weights=w, tolerance=1e-12) for w in (np.ones(4), weights)]
+    before, after = (per_sample_losses(run.maps, outside).numpy() for run in runs)
+    # as for the training set: h sigma^2 = 6e-4 of the losses for the closed form, 1e-9 for the integrated one
+    size = (
+        np.square(outside.targets).sum(axis=1).max() + np.square(data.targets).sum() * np.square(outside.inputs).sum()
+    )
+    bound = 6e-4 if epsilon == -1 else 1e-9 / epsilon
+    assert np.abs(asked.values[:, 0] - (after - before) / epsilon).max() <= bound * size
+    grouped = leave_group_out_trajectory(
+        data, EPOCHS, tau=TAU, w1=w1, w2=w2, epsilon=epsilon, groups={"one": ["leaf-0"]}, queries=outside
+    )
+    np.testing.assert_array_equal(grouped, asked)
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=15)
 def test_coordinates_do_not_matter(seed):
@@ -223,6 +250,7 @@ def good_call(**change):
         ({"w2": np.ones((7, 2))}, r"w2 has shape \(7, 2\), but \(7, 3\) is needed"),
         ({"w2": np.ones((6, 3))}, r"w2 has shape \(6, 3\), but \(7, 3\) is needed"),
         ({"w1": np.full((3, 4), np.nan)}, "w1 holds a non-finite value"),
+        ({"queries": Dataset(np.eye(2), np.eye(2))}, "queries have 2 inputs and 2 outputs, but the training set has 4"),
     ],
 )
 def test_bad_input_is_refused(change, sentence):

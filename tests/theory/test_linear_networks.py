@@ -195,6 +195,21 @@ def test_opposed_layers_shrink_to_the_saddle(size):
     assert np.allclose(maps, expected, rtol=1e-13, atol=0)
 
 
+def test_rounding_leaves_a_saddle_only_after_its_own_growth():
+    """Opposed layers in generic coordinates have growing overlaps of order eps, and e^{s t/tau} = 1/eps at 36 tau/s."""
+    rng, s = np.random.default_rng(3), 2.0
+    w1 = rng.normal(size=(3, 3))
+    rotate_out, rotate_in = orthonormal(rng, 3, 3), orthonormal(rng, 3, 3)
+    target = s * rotate_out @ rotate_in.T
+    opposed = -rotate_out @ rotate_in.T @ w1.T  # u^T W_2 = -(W_1 v)^T for each mode
+    times = TAU / s * np.array([10.0, 25.0])
+    maps = linear_network_solution(w1, opposed, target, times, TAU)
+    # all of W is what rounding, 64 eps of |Q|^2 <= 20, has grown to by then: e^{2 s t / tau} of its square
+    residue = np.linalg.norm(w1, 2) ** 2 * np.exp(-2 * s * times / TAU)
+    grown = (64 * EPS) ** 2 * 20 * np.exp(2 * s * times / TAU)
+    assert np.all(np.linalg.norm(maps, 2, axis=(1, 2)) <= 2 * residue + grown)
+
+
 @given(balanced_problems(), st.floats(0, 8), st.floats(0, 8))
 def test_restart_continues_the_same_run(problem, before, after):
     first, second = linear_network_factors(problem.w1, problem.w2, problem.syx, before * TAU, TAU)

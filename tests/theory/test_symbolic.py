@@ -32,6 +32,7 @@ FORMULAS = {
     "degenerate-block",
     "spectral-derivative",
     "loss-influence",
+    "second-order-values",
     "total-covariance",
     "mixture-extremum",
     "sgld-variance",
@@ -194,6 +195,7 @@ def wrong(name, formula, factor, extra=0):
         ("svd-response", "B"),
         ("svd-response", "perp"),
         ("degenerate-block", "high"),
+        ("second-order-values", "curvature"),
         ("spectral-derivative", "G1"),
         ("spectral-derivative", "G2"),
         ("total-covariance", "three"),
@@ -261,6 +263,15 @@ def test_svd_response(s_k, gap, q):
     assert abs((r.u.T @ r.du)[0, 1] * sign.prod() - value("svd-response", "A", **at)) <= tolerance
     assert abs((r.dv.T @ r.v)[0, 1] * sign.prod() - value("svd-response", "B", **at)) <= tolerance
     assert abs(r.du[2, 1] * sign[1] - value("svd-response", "perp", **at)) <= tolerance
+
+
+@given(gaps, gaps, st.tuples(*[entries] * 6))
+def test_second_order_of_the_values(s_k, gap, q):
+    s_j = s_k + gap
+    r = svd_response(np.vstack([np.diag([s_j, s_k]), np.zeros(2)]), np.array(q).reshape(3, 2))
+    at = {"s_j": s_j, "s_k": s_k, "q_jk": q[1], "q_kj": q[2], "q_pj": q[4]}
+    # three squares below 16 over gaps of at least 0.1, each gap good to eps s / gap
+    assert abs(r.second_order[0] - value("second-order-values", "curvature", **at)) <= 1e4 * EPS
 
 
 @pytest.mark.parametrize("variant", ["P1", "P2"])

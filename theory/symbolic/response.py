@@ -231,3 +231,21 @@ def _loss_influence() -> Parts:
     )
     residual = y - (weights + eps * change) * x
     return [first_order((residual.T * residual)[0] / 2) - ((weights * x - y).T * change * x)[0]], {}
+
+
+@derives(
+    "second-order-values",
+    "s_j(eps) = s_j + eps q_jj + eps^2 [(q_jk + q_kj)^2 / (4 (s_j - s_k)) + (q_jk - q_kj)^2 / (4 (s_j + s_k)) "
+    "+ q_pj^2 / (2 s_j)], the sum over the other modes k and the directions p outside",
+    "Hadamard; second order of paper Eq. 49",
+)
+def _second_order_values() -> Parts:
+    change = sp.ImmutableMatrix([*Q.tolist(), [q_pj, q_pk]])
+    moved = sp.ImmutableMatrix([[s_j, 0], [0, s_k], [0, 0]]) + eps * change
+    gram, first, second = moved.T * moved, *sp.symbols("first second")
+    value = (s_j + eps * first + eps**2 * second) ** 2  # an eigenvalue of C^T C
+    characteristic = sp.Poly(sp.expand(value**2 - gram.trace() * value + gram.det(method="berkowitz")), eps)
+    slope = sp.solve(characteristic.coeff_monomial(eps), first)[0]
+    curvature = sp.solve(characteristic.coeff_monomial(eps**2).subs(first, slope), second)[0]
+    stated = (q_jk + q_kj) ** 2 / (4 * (s_j - s_k)) + (q_jk - q_kj) ** 2 / (4 * (s_j + s_k)) + q_pj**2 / (2 * s_j)
+    return [slope - q_jj, curvature - stated], {"curvature": curvature}
