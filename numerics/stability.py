@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch.func import grad
 
+from numerics.matrix_free import hessian_operator
 from numerics.modules import ModuleCheckpoints, Samples
 from numerics.networks import Checkpoints
 from numerics.plan import ChainPlan
@@ -77,30 +78,18 @@ def _module_bounds(
     """Return the same for a module, the eigenvalue by Lanczos iteration: from below, and with its tolerance added."""
     model, samples = checkpoints.model, data.like(checkpoints.weights)
     beta = checkpoints.weights.new_tensor(weights)
-
-    def slope(w: torch.Tensor) -> torch.Tensor:
-        return grad(lambda v: (beta * model.losses(v, samples)).mean())(w)
-
-    largest, steepest = [], []
-    for w in checkpoints.weights:
-
-        def product(v: np.ndarray, w: torch.Tensor = w) -> np.ndarray:
-            # Backwards twice: some operations of torch have no forward derivative.
-            direction = torch.tensor(v.ravel()).to(w)
-            return grad(lambda u: slope(u) @ direction)(w).cpu().double().numpy()
-
-        largest.append(_largest_eigenvalue(product, len(w)))
-        steepest.append(float(slope(w).abs().max()))
-    low = np.array(largest)
-    return low, low + _LANCZOS_TOLERANCE * np.abs(low), np.array(steepest)
+    slopes = grad(lambda w: (beta * model.losses(w, samples)).mean())
+    low = np.array([_largest_eigenvalue(hessian_operator(model, w, samples, beta)) for w in checkpoints.weights])
+    steepest = np.array([float(slopes(w).abs().max()) for w in checkpoints.weights])
+    return low, low + _LANCZOS_TOLERANCE * np.abs(low), steepest
 
 
-def _largest_eigenvalue(product: object, size: int) -> float:
-    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+def _largest_eigenvalue(operator: LinearOperator) -> float:
+    size = operator.shape[0]
     if size < 3:
         return float(np.linalg.eigvalsh(operator @ np.eye(size)).max())
-    start = np.random.default_rng(0).normal(size=size)
+    settings = {"k": 1, "which": "LA", "tol": _LANCZOS_TOLERANCE, "v0": np.random.default_rng(0).normal(size=size)}
     try:
-        return float(eigsh(operator, k=1, which="LA", tol=_LANCZOS_TOLERANCE, v0=start, return_eigenvectors=False)[0])
+        return float(eigsh(operator, return_eigenvectors=False, **settings)[0])
     except ArpackNoConvergence as stopped:  # what was reached is still a bound from below
         return float(np.max(stopped.eigenvalues, initial=0.0))
