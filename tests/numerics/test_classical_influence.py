@@ -15,6 +15,7 @@ from numerics import (
     hessian_influence,
     train,
 )
+from numerics import linear_influence as classical_solver
 from theory import Dataset, hierarchical_dataset
 
 EPS = np.finfo(float).eps
@@ -267,6 +268,28 @@ def test_result_is_labelled(influence_of):
     assert result["smallest_damped"].dims == ("damping", "epoch")
     for name in ("max_abs_eigenvalue", "min_eigenvalue", "negative_eigenvalues"):
         assert result[name].dims == ("epoch",)
+
+
+def test_residuals_are_rounding_unless_the_solve_is_wrong(monkeypatch):
+    """A solver that returns twice the solution leaves (T + lambda) 2 x - g = g, of relative size 1."""
+    data, checkpoints = problem()
+    for influence_of in METHODS.values():
+        result = influence_of(data, checkpoints, damping=[0.1, 3.0])
+        assert result["residual"].dims == ("damping", "epoch", "source")
+        for t, written in enumerate(
+            each("hessian" if influence_of is hessian_influence else "gauss-newton", data, checkpoints)
+        ):
+            for d, damping in enumerate((0.1, 3.0)):
+                shifted = written.matrix + damping * np.eye(len(written.matrix))
+                # Backward stability: 2 size EPS |A| |x| for each of two solvers, and what the matrices differ by.
+                solved = np.linalg.norm(np.linalg.solve(shifted, written.gradients.T), axis=0)
+                bound = 4 * len(shifted) * EPS * np.linalg.norm(shifted) + written.matrix_error + written.dual_error
+                bound = bound * solved / np.linalg.norm(written.gradients, axis=1)
+                assert np.all(result["residual"].values[d, t] <= bound)
+    exact = classical_solver.solve_banded
+    monkeypatch.setattr(classical_solver, "solve_banded", lambda *arguments: 2 * exact(*arguments))
+    residual = hessian_influence(data, checkpoints, damping=0.1)["residual"]
+    np.testing.assert_allclose(residual, 1, atol=1e-9)
 
 
 @pytest.mark.parametrize(("influence_of", "calls"), [(hessian_influence, [1, 2]), (gauss_newton_influence, [2])])
