@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.leave_one_out import flow_losses
-from theory.linear_networks import linear_network_factors
+from theory.modal_flow import ModalFlow
 from theory.trajectories import trajectory
 
 __all__ = ["brief_ablation_trajectory"]
@@ -91,18 +91,15 @@ def brief_ablation_trajectory(
     checks.whitened(dataset.inputs, needed_by="brief_ablation_trajectory")
     names = dataset.names if sources is None else tuple(sources)
     rows = [dataset.index(name) for name in names]
-    layers = linear_network_factors(w1, w2, dataset.syx, times, tau)
-    if method == "kernel":
-        values = -window * (window - 1) / (2 * tau) * _kernel(dataset, *layers)[:, rows]
-    else:
-        steps = np.arange(window, dtype=np.float64)
-        values = np.empty((len(times), len(names), len(dataset)))
-        for k, (first, second) in enumerate(zip(*layers, strict=True)):
-            weights = np.ones((len(rows) + 1, len(dataset)))
-            weights[1 + np.arange(len(rows)), rows] = 0.0
-            runs = (flow_losses(dataset, beta, first, second, steps, tau, dataset) for beta in weights)
-            with_all, *without = (losses.sum(axis=0) for losses in runs)
-            values[k] = with_all - np.stack(without)
+    values = np.empty((len(times), len(names), len(dataset)))
+    for piece, *layers in ModalFlow(w1, w2, dataset.syx, tau).factors_at(times):
+        if method == "kernel":
+            values[piece] = -window * (window - 1) / (2 * tau) * _kernel(dataset, rows, *layers)
+        else:
+            ablated = [
+                _ablated(dataset, rows, first, second, window, tau) for first, second in zip(*layers, strict=True)
+            ]
+            values[piece] = ablated
     attrs = {
         "formula": f"brief ablation, {method}",
         "window": window,
@@ -113,13 +110,29 @@ def brief_ablation_trajectory(
     return trajectory(values, times, names, dataset.names, name="integrated influence", attrs=attrs)
 
 
+def _ablated(
+    dataset: Dataset,
+    rows: list[int],
+    w1: Float[np.ndarray, "h p"],
+    w2: Float[np.ndarray, "o h"],
+    window: int,
+    tau: float,
+) -> Float[np.ndarray, "n m"]:
+    """Return summed losses of a window that starts from these layers, less those without each of the sources."""
+    steps = np.arange(window, dtype=np.float64)
+    weights = np.ones((len(rows) + 1, len(dataset)))
+    weights[1 + np.arange(len(rows)), rows] = 0.0
+    runs = (flow_losses(dataset, beta, w1, w2, steps, tau, dataset) for beta in weights)
+    with_all, *without = (losses.sum(axis=0) for losses in runs)
+    return with_all - np.stack(without)
+
+
 def _kernel(
-    dataset: Dataset, w1: Float[np.ndarray, "t h p"], w2: Float[np.ndarray, "t o h"]
-) -> Float[np.ndarray, "t n n"]:
+    dataset: Dataset, rows: list[int], w1: Float[np.ndarray, "t h p"], w2: Float[np.ndarray, "t o h"]
+) -> Float[np.ndarray, "t n m"]:
     hidden = w1 @ dataset.inputs.T
     residual = w2 @ hidden - dataset.targets.T
     back = np.swapaxes(w2, 1, 2) @ residual
-    overlaps = dataset.inputs @ dataset.inputs.T
-    return overlaps * (np.swapaxes(back, 1, 2) @ back) + (np.swapaxes(residual, 1, 2) @ residual) * (
-        np.swapaxes(hidden, 1, 2) @ hidden
-    )
+    overlaps = dataset.inputs[rows] @ dataset.inputs.T
+    by_back, by_residual, by_hidden = (np.swapaxes(a[..., rows], 1, 2) @ a for a in (back, residual, hidden))
+    return overlaps * by_back + by_residual * by_hidden

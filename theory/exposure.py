@@ -33,6 +33,8 @@ from theory.trajectories import labelled_array
 
 __all__ = ["exposure_kernel"]
 
+_CHUNK = 2**21  # array elements of dW held at once: 16 MB
+
 
 def exposure_kernel(
     dataset: Dataset,
@@ -94,9 +96,12 @@ def exposure_kernel(
     query = in_modes(modes, asked, list(range(len(asked))))
 
     values = np.zeros((len(u), len(t), len(names), len(asked)))
+    r = len(modes.values)
+    piece = max(1, _CHUNK // (len(names) * r * max(r, len(asked))))
     for k, exposure in enumerate(u):
-        later = t >= exposure
-        values[k, later] = _propagate(modes, source, query, float(exposure), t[later], tau)
+        for begin in range(int(np.searchsorted(t, exposure)), len(t), piece):
+            later = slice(begin, begin + piece)
+            values[k, later] = _propagate(modes, source, query, float(exposure), t[later], tau)
     attrs = {
         "formula": "exposure kernel",
         "tau": tau,

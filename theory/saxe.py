@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy.special import exprel
 
 from theory import checks
 
@@ -122,7 +123,8 @@ def mode_strength(t: ArrayLike, s: ArrayLike, g0: ArrayLike, tau: float) -> Floa
     t, s, g0 = np.broadcast_arrays(t, s, g0)
     with np.errstate(invalid="ignore", divide="ignore"):
         exponent = np.where(s > 0, 2 * s * t / tau, 0.0)
-        saturation = np.where(s > 0, -np.expm1(-exponent) / s, 2 * t / tau)
+        # (1 - e^{-x}) / s; for small x in the form that holds at s = 0 and keeps its digits at subnormal s
+        saturation = np.where(exponent < 1, 2 * t / tau * exprel(-exponent), -np.expm1(-exponent) / s)
         grown = g0 / (np.exp(-exponent) + g0 * saturation)
     return np.where(g0 > 0, grown, 0.0)
 

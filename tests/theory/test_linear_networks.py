@@ -429,7 +429,8 @@ def test_lambda_balanced_layers_are_solved_exactly_in_every_shape(shape, lam):
     o, p, h = shape
     rng = np.random.default_rng(1)
     w1, w2 = lambda_balanced(o, p, h, lam, seed=2)
-    syx = rng.normal(size=(o, 2)) @ rng.normal(size=(2, p))  # rank 2: null directions grow or shrink by lambda / 2
+    # rank 2: null directions grow or shrink by lambda / 2
+    syx = orthonormal(rng, o, 2) * [2.0, 1.2] @ orthonormal(rng, p, 2).T
     times = np.array([0.0, 0.3, 1.0, 3.0, 10.0, 50.0])
     reference = integrated(w1, w2, syx, times)
     found = linear_network_solution(w1, w2, syx, times, TAU_ONE)

@@ -234,6 +234,16 @@ def test_splitting_a_box_changes_nothing():
     assert np.allclose(halves.phase_weights.sum(axis=-1), 1, rtol=4 * EPS)
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 2)])
+def test_sample_sizes_of_any_shape_give_what_each_gives_alone(shape):
+    sizes = np.geomspace(0.5, 50.0, int(np.prod(shape))).reshape(shape)
+    together = tempered_posterior(skewed, [[[-3, 0.1]], [[0.1, 4]]], sizes)
+    for index in np.ndindex(shape):
+        alone = tempered_posterior(skewed, [[[-3, 0.1]], [[0.1, 4]]], sizes[index])
+        for name in ("free_energy", "phase_weights", "mean", "covariance", "influence", "errors"):
+            assert np.array_equal(getattr(together, name)[index], getattr(alone, name)), name
+
+
 def test_influence_is_the_second_derivative_of_the_free_energy():
     n_beta, h = 5.0, 0.05
 

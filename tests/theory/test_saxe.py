@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
@@ -34,6 +34,8 @@ def exact_strength(t, s, g0, tau):
 
 
 @given(st.floats(0, 1e5), st.floats(0, 1e3), positive, st.floats(1, 1e4))
+@example(0.875, 2.225073858507e-311, 1.0, 1.0)
+@example(1e5, 5e-324, 1e-6, 1.0)
 def test_mode_strength_matches_sixty_digits(t, s, g0, tau):
     exact = exact_strength(t, s, g0, tau)
     # e^-x is known to eps x relative; where it matters (g0 << s) the strength inherits it: x <= ln(s/g0) + 37 there.

@@ -242,9 +242,10 @@ def _loss_influence() -> Parts:
 def _second_order_values() -> Parts:
     change = sp.ImmutableMatrix([*Q.tolist(), [q_pj, q_pk]])
     moved = sp.ImmutableMatrix([[s_j, 0], [0, s_k], [0, 0]]) + eps * change
-    gram, first, second = moved.T * moved, *sp.symbols("first second")
+    gram = moved.T * moved
+    first, second = sp.symbols("first second")
     value = (s_j + eps * first + eps**2 * second) ** 2  # an eigenvalue of C^T C
-    characteristic = sp.Poly(sp.expand(value**2 - gram.trace() * value + gram.det(method="berkowitz")), eps)
+    characteristic = sp.Poly(sp.expand(value**2 - gram.trace() * value + gram.det()), eps)
     slope = sp.solve(characteristic.coeff_monomial(eps), first)[0]
     curvature = sp.solve(characteristic.coeff_monomial(eps**2).subs(first, slope), second)[0]
     stated = (q_jk + q_kj) ** 2 / (4 * (s_j - s_k)) + (q_jk - q_kj) ** 2 / (4 * (s_j + s_k)) + q_pj**2 / (2 * s_j)
