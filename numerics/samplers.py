@@ -37,6 +37,10 @@ class SamplerDiverged(ArithmeticError):
         super().__init__(message)
         self.setting, self.epoch, self.chain, self.draw = setting, epoch, chain, draw
 
+    def __reduce__(self) -> tuple[type[SamplerDiverged], tuple[object, ...]]:
+        """Pickle with all arguments, so that the error comes back from another process."""
+        return type(self), (str(self), self.setting, self.epoch, self.chain, self.draw)
+
 
 class StepSizeWarning(UserWarning):
     """The step size may lie outside the range in which the sampler is stable."""
