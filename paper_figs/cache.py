@@ -17,7 +17,8 @@ __all__ = ["ResultCache", "code_version"]
 Result = TypeVar("Result")
 
 _KEPT_BYTES = 2**30  # older results make room for newer ones beyond this
-_DRAWN_ONLY = ("figure_", "style", "panels", "registry", "__main__")  # modules that compute nothing that is kept
+# Modules that compute nothing that is kept: what figures keep, they ask of other modules.
+_DRAWN_ONLY = ("figure_", "style", "panels", "registry", "__main__")
 
 
 class ResultCache:

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from paper_figs.panels import draw_transitions, panel_label
-from paper_figs.results import Results
+from paper_figs.results import Results, computed_once
 from paper_figs.style import BRANCH_COLOURS, COLUMN_WIDTH, LEVEL_COLOURS, SAMPLE_COLOURS, figure_style
 from validation import LEVEL_NAMES
 
@@ -40,6 +40,7 @@ def caption(results: Results) -> str:
     )
 
 
+@computed_once
 def data(results: Results) -> xr.Dataset:
     """Return what the figure shows."""
     strengths = results.toy.mode_strengths

@@ -7,14 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.panels import draw_transitions, mark_help_and_harm, mark_peak, panel_label
-from paper_figs.results import Results
+from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, GROUP_COLOURS, SAMPLE_COLOURS, figure_style
 from validation import GROUPS, group_means
 
 __all__ = ["caption", "data", "draw"]
 
 _SOURCE = "dog"
-_SHOWN_EPOCHS = 8000  # nothing happens afterwards
 
 
 def caption(results: Results) -> str:
@@ -41,6 +40,7 @@ def caption(results: Results) -> str:
     )
 
 
+@computed_once
 def data(results: Results) -> xr.Dataset:
     """Return what the figure shows."""
     scale = results.settings.toy.sampler.n_beta / len(results.toy.dataset)
@@ -64,7 +64,7 @@ def draw(results: Results) -> Figure:
     with figure_style():
         figure = Figure(figsize=(COLUMN_WIDTH, 3.1), layout="constrained")
         bayesian, analytic, retrained = figure.subplots(1, 3, sharex=True)
-        bayesian.set_xlim(0, min(_SHOWN_EPOCHS, float(shown["epoch"].max())))
+        bayesian.set_xlim(0, results.last_shown_epoch)
         _draw_measure(bayesian, measures["bayesian"])
         errors = group_means(measures["bayesian_standard_error"])
         for name, mean in group_means(measures["bayesian"]).items():

@@ -85,29 +85,39 @@ def draw_queries(axes: Axes, influence: xr.DataArray, *, leave_out: str = "", **
             axes.plot(line["epoch"], line, **(look | {"linewidth": 1.0} | style))
 
 
-def sample_legend(figure: Figure, names: Sequence[str], *, title: str, **place: Any) -> None:
-    """Add a legend of samples, one column a pair of siblings, so that a column is one branch of the tree."""
+def sample_legend(figure: Figure, names: Sequence[str], *, title: str, source: str = "") -> None:
+    """Add a legend of samples on top, one column a pair of siblings, so that a column is one branch of the tree.
+
+    The `source`, whose own loss is not drawn, is named without a line.
+    """
     handles = [
-        Line2D([], [], color=SAMPLE_COLOURS[name], linestyle=SAMPLE_DASHES[name], linewidth=1.4, label=name)
+        Line2D(
+            [],
+            [],
+            color=SAMPLE_COLOURS[name],
+            linestyle="none" if name == source else SAMPLE_DASHES[name],
+            linewidth=1.4,
+            label=f"({name})" if name == source else name,
+        )
         for name in names
     ]
-    settings: dict[str, Any] = {"loc": "outside upper center", "ncols": 4, "title": title, "title_fontsize": 7} | place
-    figure.legend(handles=handles, **settings)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(names) // 2, title=title, title_fontsize=7)
 
 
-def mark_peak(axes: Axes, line: xr.DataArray, colour: str, label: str = "") -> int:
-    """Mark the highest point of `line` by a triangle with its epoch (or `label`) above, and return the epoch."""
-    position = int(np.argmax(line.values))
-    epoch, height = int(line["epoch"].values[position]), float(line.values[position])
-    axes.plot(epoch, height, "v", color=colour, markersize=5, zorder=5, markeredgecolor="white", markeredgewidth=0.6)
+def mark_peak(axes: Axes, line: xr.DataArray, colour: str, *, lowest: bool = False) -> None:
+    """Mark the highest (or lowest) point of `line`, dims (epoch,), by a triangle with its epoch."""
+    position = int(np.argmin(line.values) if lowest else np.argmax(line.values))
+    epoch, height = line["epoch"].values[position], line.values[position]
+    marker, offset, side = ("^", -5, "top") if lowest else ("v", 5, "bottom")
+    axes.plot(epoch, height, marker, color=colour, markersize=5, zorder=5, markeredgecolor="white", markeredgewidth=0.6)
     axes.annotate(
-        label or str(epoch),
+        f"{epoch:.0f}",
         (epoch, height),
-        (0, 5),
+        (0, offset),
         textcoords="offset points",
         ha="center",
+        va=side,
         fontsize=7,
         color=colour,
         zorder=6,
     )
-    return epoch

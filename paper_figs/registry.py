@@ -10,7 +10,23 @@ from tempfile import TemporaryDirectory
 import xarray as xr
 from matplotlib.figure import Figure
 
-from paper_figs import figure_02, figure_03
+from paper_figs import (
+    figure_01,
+    figure_02,
+    figure_03,
+    figure_04,
+    figure_07,
+    figure_08,
+    figure_09,
+    figure_10,
+    figure_11,
+    figure_12,
+    figure_a,
+    figure_e1,
+    figure_e2,
+    figure_e3,
+    figure_e4,
+)
 from paper_figs.results import Results
 
 __all__ = ["FIGURES", "PaperFigure", "find_figures", "save_figure"]
@@ -44,8 +60,21 @@ class PaperFigure:
 
 
 _MODULES = {
+    "1": ("regular against singular posteriors", figure_01),
     "2": ("semantic tree, correlation, modes learned in stages", figure_02),
     "3": ("influence of dog: Bayesian, closed form, leave-one-out", figure_03),
+    "4": ("influence peaks while representations branch", figure_04),
+    "a": ("phases, their transition and influence through it", figure_a),
+    "7": ("Bayesian influence of every sample", figure_07),
+    "8": ("leave-one-out of every sample", figure_08),
+    "9": ("damped Hessian", figure_09),
+    "10": ("damped Gauss-Newton matrix", figure_10),
+    "11": ("brief ablation of dog", figure_11),
+    "12": ("closed-form influence of every sample", figure_12),
+    "e1": ("erratum: printed against exact response", figure_e1),
+    "e2": ("linear response against finite changes of weight", figure_e2),
+    "e3": ("influence of when a sample is seen", figure_e3),
+    "e4": ("bias of Algorithm 1", figure_e4),
 }
 
 FIGURES: Mapping[str, PaperFigure] = {

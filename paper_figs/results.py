@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TypeVar
+from functools import cached_property, partial, wraps
+from typing import TypeVar, cast
 
+import numpy as np
 import xarray as xr
 
 from numerics import TrainingConfig
 from paper_figs.cache import ResultCache
-from theory import half_rise_time
+from paper_figs.sampler_bias import BiasSettings
+from theory import brief_ablation_trajectory, half_rise_time
 from theory.trajectories import labelled_array
 from validation import ToyExperiment, ToySettings
 
-__all__ = ["FigureSettings", "Results"]
+__all__ = ["FigureSettings", "Results", "computed_once"]
 
 Result = TypeVar("Result")
 
@@ -30,10 +32,13 @@ class FigureSettings:
         Settings of the toy experiment.
     posteriors
         Number of sample sizes at which the exact posteriors of Figures 1 and A are integrated.
+    bias
+        Settings of the measurement of Algorithm 1's bias.
     """
 
     toy: ToySettings = field(default_factory=ToySettings)
     posteriors: int = 161
+    bias: BiasSettings = field(default_factory=BiasSettings)
 
     @classmethod
     def seeded(cls, seed: int, *, quick: bool = False) -> FigureSettings:
@@ -45,9 +50,15 @@ class FigureSettings:
         60
         """
         if not quick:
-            return cls(toy=ToySettings(training=TrainingConfig(seed=seed), seed=seed))
+            return cls(toy=ToySettings(training=TrainingConfig(seed=seed), seed=seed), bias=BiasSettings(seed=seed))
         training = TrainingConfig(seed=seed, checkpoint_every=250)
-        return cls(toy=ToySettings(training=training, chains=2, draws=60, every=500, seed=seed), posteriors=41)
+        return cls(
+            toy=ToySettings(training=training, chains=2, draws=60, every=500, seed=seed),
+            posteriors=41,
+            bias=BiasSettings(
+                stabilities=(1e-2, 1.0), decays=(0.0, 0.9), weights=20, draws=200, toy_draws=40, seed=seed
+            ),
+        )
 
 
 class Results:
@@ -78,17 +89,25 @@ class Results:
         self.settings = settings or FigureSettings()
         self.announce = announce or (lambda _: None)
         self.toy = ToyExperiment(self.settings.toy, self.announce)
+        self.memory: dict[object, object] = {}
         self._cache = cache or ResultCache(None)
 
     def kept(self, name: str, settings: object, compute: Callable[[], Result]) -> Result:
         """Return a result from the cache or compute it; `settings` is all it depends on besides the code."""
         return self._cache.get(name, settings, compute)
 
+    # --- the toy experiment --------------------------------------------------------------------------------------
+
     def _measured(self, name: str) -> xr.DataArray:
         return self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
 
     def _measured_parts(self, name: str) -> xr.Dataset:
         return self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+
+    @property
+    def last_shown_epoch(self) -> float:
+        """Right end of epoch axes: nothing happens after epoch 8000."""
+        return float(min(8000, self.settings.toy.training.epochs))
 
     @cached_property
     def transitions(self) -> xr.DataArray:
@@ -142,3 +161,24 @@ class Results:
         """Retraining with every sample weight changed by `epsilon`, divided by `epsilon`."""
         key = (self.settings.toy.training, epsilon)
         return self.kept("reweighted", key, lambda: self.toy.reweighted(epsilon))
+
+    @cached_property
+    def brief_ablation_of_dog(self) -> xr.DataArray:
+        """Brief ablation of dog in closed form, at four times as many starts as are retrained."""
+        s = self.settings.toy
+        w1, w2 = self.toy.initial_weights
+        starts = np.arange(0, s.training.epochs - s.window + 1, max(1, s.every // 4))
+        solve = partial(brief_ablation_trajectory, self.toy.dataset, starts, tau=self.toy.tau, w1=w1, w2=w2)
+        return self.kept("brief ablation of dog", s, lambda: solve(window=s.window, sources=["dog"]))
+
+
+def computed_once(function: Callable[[Results], Result]) -> Callable[[Results], Result]:
+    """Decorate a function of `Results` so that it runs once for each of them; drawing, saving and caption share it."""
+
+    @wraps(function)
+    def remembered(results: Results) -> Result:
+        if function not in results.memory:
+            results.memory[function] = function(results)
+        return cast("Result", results.memory[function])
+
+    return remembered

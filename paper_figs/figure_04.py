@@ -1,0 +1,173 @@
+"""Figure 4: influence peaks while hidden representations branch."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from numerics import branching_epochs, representation_embedding
+from paper_figs.panels import draw_transitions, mark_help_and_harm, panel_label
+from paper_figs.results import Results, computed_once
+from paper_figs.style import COLUMN_WIDTH, GROUP_COLOURS, SAMPLE_COLOURS, SAMPLE_DASHES, figure_style
+from validation import group_means
+
+__all__ = ["caption", "data", "draw"]
+
+_SOURCE = "dog"
+# Where dog parts from each group of queries: the two branches, nearest to dog first.
+_BRANCHES = {
+    "plants": (("dog", "cat", "sparrow", "penguin"), ("pine", "oak", "rose", "lily")),
+    "birds": (("dog", "cat"), ("sparrow", "penguin")),
+    "cat": (("dog",), ("cat",)),
+}
+_TITLES = {"plants": "animals | plants", "birds": "mammals | birds", "cat": "dog | cat"}
+_ONSET = 0.1  # share of the final squared distance that counts as the beginning of a branch
+
+
+def caption(results: Results) -> str:
+    """Return the caption."""
+    shown = data(results)
+    epochs = {
+        name: ", ".join(f"{float(epoch):.0f}" for epoch in shown[name].values)
+        for name in ("influence_peak", "leave_one_out_peak", "onset", "half_way")
+    }
+    explained = shown["plane"]["explained"].values
+    return (
+        "Figure 4 (after the paper's Figure 4). (a) Bayesian influence of dog, averaged over plants, birds and cat; "
+        "negative = dog helps. Numbers: strongest harm. (b-d) The hidden representations of the two branches at which "
+        "dog parts from these groups, along one axis each of the classical multidimensional scaling beside; diamonds: "
+        "the branch begins, a tenth of the final squared distance between the branches; squares: half of it. (e) All "
+        f"samples in two dimensions (axes common to all epochs, {explained[0]:.0%} and {explained[1]:.0%} of the "
+        "spread) and (f) the animals alone, in the plane of their first axis and the one that parts dog from cat; "
+        "dots: where dog's branch is at the epochs of the numbered peaks. Epochs for plants, birds and cat: peaks of "
+        f"influence {epochs['influence_peak']} (leave-one-out {epochs['leave_one_out_peak']}); branches begin at "
+        f"{epochs['onset']} and are half way at {epochs['half_way']}, the half-rise times of the modes (thin "
+        "verticals). So influence peaks in the order of the branches and close to their beginning, well before they "
+        "are half way: once the distinction is learned there is nothing left to influence. Seed "
+        f"{results.settings.toy.seed}."
+    )
+
+
+@computed_once
+def data(results: Results) -> xr.Dataset:
+    """Return what the figure shows."""
+    toy = results.toy
+    influence = group_means(results.bayesian["influence"], _SOURCE)
+    retrained = group_means(results.retrained, _SOURCE)
+    groups = xr.DataArray(list(_BRANCHES), dims="group", name="group")
+    animals = toy.dataset.without(list(_BRANCHES["plants"][1]))
+    plane = representation_embedding(toy.dataset, toy.checkpoints)
+    animal_plane = _along_dog_and_cat(representation_embedding(animals, toy.checkpoints, dims=4))
+    means = xr.concat([influence[name] for name in _BRANCHES], groups)
+    return xr.Dataset(
+        {
+            "influence": means,
+            "influence_peak": means.idxmax("epoch"),
+            "leave_one_out_peak": xr.concat([retrained[name].idxmax("epoch") for name in _BRANCHES], groups),
+            "onset": _branching(results, _ONSET),
+            "half_way": _branching(results, 0.5),
+            "plane": plane,
+            "animal_plane": animal_plane,
+            "half_rise_time": results.transitions,
+        }
+    )
+
+
+def _along_dog_and_cat(animals: xr.DataArray) -> xr.DataArray:
+    """Return the first axis of the animals and, of the others, the one along which dog and cat end farthest apart."""
+    apart = np.abs(animals.sel(sample="dog") - animals.sel(sample="cat"))[-1]
+    chosen = animals.isel(axis=[0, 1 + int(np.argmax(apart.values[1:]))])
+    return chosen.drop_vars("explained").rename(sample="animal", axis="animal_axis")
+
+
+def _branching(results: Results, fraction: float) -> xr.DataArray:
+    found = branching_epochs(results.toy.dataset, results.toy.checkpoints, _BRANCHES, fraction=fraction)
+    return found.rename(branch="group")
+
+
+def draw(results: Results) -> Figure:
+    """Draw influence and branches on one axis of epochs, and the branches in the plane."""
+    shown = data(results)
+    peaks = {name: int(shown["influence_peak"].sel(group=name)) for name in _BRANCHES}
+    with figure_style():
+        figure = Figure(figsize=(COLUMN_WIDTH, 5.6), layout="constrained")
+        over_time, in_plane = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
+        left = list(over_time.subplots(4, 1, sharex=True, height_ratios=(2, 1, 1, 1)))
+        upper, lower = in_plane.subplots(2, 1)
+        left[0].set_xlim(0, results.last_shown_epoch)
+        _draw_influence(left[0], shown, peaks)
+        animals = shown["animal_plane"].rename(animal="sample", animal_axis="axis")
+        for axes, name, (plane, axis) in zip(
+            left[1:], _BRANCHES, ((shown["plane"], 0), (animals, 0), (animals, 1)), strict=True
+        ):
+            _draw_line(axes, plane.sel(sample=[s for side in _BRANCHES[name] for s in side]).isel(axis=axis))
+            _mark_branch(axes, shown.sel(group=name))
+            axes.set_title(_TITLES[name], loc="left")
+            axes.axvline(peaks[name], color=GROUP_COLOURS[name], linewidth=0.8)
+        for axes in left:
+            draw_transitions(axes, shown["half_rise_time"])
+        left[-1].set_xlabel("epoch")
+        _draw_plane(upper, shown["plane"], peaks, "all items")
+        _draw_plane(lower, animals, peaks, "animals")
+        for letter, axes in zip("abcdef", (*left, upper, lower), strict=True):
+            panel_label(axes, letter)
+    return figure
+
+
+def _draw_influence(axes: Axes, shown: xr.Dataset, peaks: dict[str, int]) -> None:
+    for number, (name, epoch) in enumerate(peaks.items(), start=1):
+        line = shown["influence"].sel(group=name)
+        axes.plot(line["epoch"], line, color=GROUP_COLOURS[name], label=f"dog on {name}")
+        axes.axvline(epoch, color=GROUP_COLOURS[name], linewidth=0.8, ymax=0.92)
+        _number(axes, epoch, float(line.sel(epoch=epoch)), number, (0, 7))
+    axes.margins(y=0.18)
+    axes.autoscale_view(scalex=False)
+    mark_help_and_harm(axes)
+    axes.set_ylabel("Bayesian influence\n(negative = helps)")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.06))
+
+
+def _draw_line(axes: Axes, line: xr.DataArray) -> None:
+    for sample in line["sample"].values:
+        values = line.sel(sample=sample)
+        axes.plot(values["epoch"], values, color=SAMPLE_COLOURS[sample], linestyle=SAMPLE_DASHES[sample], linewidth=1.0)
+    axes.set_ylabel(f"MDS axis {int(line['axis']) + 1}")
+
+
+def _mark_branch(axes: Axes, shown: xr.Dataset) -> None:
+    for part, marker in (("onset", "D"), ("half_way", "s")):
+        axes.plot(float(shown[part]), 0, marker, color="black", markersize=4, markerfacecolor="white", zorder=5)
+
+
+def _draw_plane(axes: Axes, plane: xr.DataArray, peaks: dict[str, int], title: str) -> None:
+    for sample in plane["sample"].values:
+        path = plane.sel(sample=sample)
+        colour = SAMPLE_COLOURS[sample]
+        axes.plot(path[:, 0], path[:, 1], color=colour, linestyle=SAMPLE_DASHES[sample], linewidth=1.0)
+        axes.plot(path[-1, 0], path[-1, 1], "o", color=colour, markersize=3)
+    for number, (name, epoch) in enumerate(peaks.items(), start=1):
+        first = [s for s in _BRANCHES[name][0] if s in plane["sample"].values]
+        place = plane.sel(sample=first, epoch=epoch).mean("sample")
+        axes.plot(*place.values, "o", color="black", markersize=3.5, zorder=5)
+        _number(axes, float(place[0]), float(place[1]), number, (6, 6))
+    axes.set_aspect("equal", adjustable="datalim")
+    first, second = plane["axis"].values + 1
+    axes.set_xlabel(f"MDS axis {first}")
+    axes.set_ylabel(f"MDS axis {second}")
+    axes.set_title(title)
+
+
+def _number(axes: Axes, x: float, y: float, number: int, offset: tuple[float, float]) -> None:
+    axes.annotate(
+        str(number),
+        (x, y),
+        offset,
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=6.5,
+        zorder=6,
+        bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6},
+    )

@@ -1,0 +1,189 @@
+"""What Algorithm 1 samples in place of the posterior: on a quadratic, where it is known, and in the toy model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+
+from numerics import (
+    MALA,
+    SGLD,
+    Checkpoints,
+    ModuleCheckpoints,
+    RMSPropSGLD,
+    Sampler,
+    Samples,
+    TorchModel,
+    bayesian_influence,
+    sample,
+)
+from theory import Dataset, adaptive_limit, stationary_law
+from theory.trajectories import labelled_array
+
+__all__ = ["RELATIVE_STEP", "BiasSettings", "quadratic_bias", "toy_bias"]
+
+RELATIVE_STEP = 0.2  # largest step times curvature; 4 would be unstable
+
+
+@dataclass(frozen=True)
+class BiasSettings:
+    """Settings of the measurement of Algorithm 1's bias.
+
+    Parameters
+    ----------
+    stabilities
+        Stability constants a.
+    decays
+        Decay rates b of the running mean of squared gradients.
+    n_beta
+        Inverse temperature of the quadratic.
+    weights, chains, draws
+        Weights of the quadratic, all alike, and chains and draws of each setting.
+    toy_runs, toy_chains, toy_draws
+        Independent runs of the toy model, and chains and draws of each.
+    seed
+        Seed of the samplers.
+    """
+
+    stabilities: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+    decays: tuple[float, ...] = (0.0, 0.9, 0.99)
+    n_beta: float = 100.0
+    weights: int = 100
+    chains: int = 4
+    draws: int = 3000
+    toy_runs: int = 4
+    toy_chains: int = 4
+    toy_draws: int = 2000
+    seed: int = 0
+
+
+def quadratic_bias(settings: BiasSettings) -> xr.Dataset:
+    r"""Return the variance that samplers give the weights of L = |w|^2 / 2, over the posterior's 1 / n_beta.
+
+    Steps are a twentieth of the stable range where the gradient vanishes: eps / a times n_beta is 0.2.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``algorithm_1`` (decay, stability), ``frozen`` (stability), ``mala`` and ``sgld`` measured, and their standard
+        errors under ``..._error``; ``limit`` (fine_stability), the closed form for short steps when the preconditioner
+        follows the weights at once; ``discretised``, that of SGLD with its finite step.
+    """
+    a, n_beta = settings.stabilities, settings.n_beta
+
+    def rmsprop(decay: float, stability: float, adaptation: int | None = None) -> RMSPropSGLD:
+        return RMSPropSGLD(
+            step_size=RELATIVE_STEP * stability / n_beta,
+            n_beta=n_beta,
+            localization=0.0,
+            decay=decay,
+            stability=stability,
+            adaptation=adaptation,
+        )
+
+    measured = {
+        "algorithm_1": np.stack([_variance_ratios([rmsprop(b, s) for s in a], settings) for b in settings.decays]),
+        "frozen": _variance_ratios([rmsprop(0.99, s, adaptation=500) for s in a], settings),
+        "mala": _variance_ratios([MALA(step_size=RELATIVE_STEP / n_beta, n_beta=n_beta, localization=0.0)], settings)[
+            0
+        ],
+        "sgld": _variance_ratios([SGLD(step_size=RELATIVE_STEP / n_beta, n_beta=n_beta, localization=0.0)], settings)[
+            0
+        ],
+    }
+    width = 10 / n_beta**0.5
+    discretised = float(stationary_law([[n_beta]], RELATIVE_STEP / n_beta).covariance[0, 0] * n_beta)
+    fine = np.geomspace(a[0], a[-1], 41)
+    limits = [
+        adaptive_limit(lambda w: -n_beta * w**2 / 2, lambda w: w, s, (-width, width)).variance_ratio for s in fine
+    ]
+    coords: dict[str, dict[str, object]] = {
+        "algorithm_1": {"decay": list(settings.decays), "stability": list(a)},
+        "frozen": {"stability": list(a)},
+        "mala": {},
+        "sgld": {},
+    }
+    attrs = {"n_beta": n_beta, "draws": settings.draws, "chains": settings.chains, "seed": settings.seed}
+    arrays = {}
+    for name, pairs in measured.items():
+        arrays[name] = labelled_array(pairs[..., 0], coords[name], name, attrs)
+        arrays[f"{name}_error"] = labelled_array(pairs[..., 1], coords[name], f"standard error of {name}", attrs)
+    arrays["discretised"] = labelled_array(discretised, {}, "frozen preconditioner or SGLD, a large", attrs)
+    arrays["limit"] = labelled_array(limits, {"fine_stability": fine}, "limit of Algorithm 1", attrs)
+    return xr.Dataset(arrays)
+
+
+def _variance_ratios(samplers: Sequence[Sampler], settings: BiasSettings) -> Float[np.ndarray, "settings 2"]:
+    """Return n_beta E[w^2], averaged over weights and chains, and its standard error, for every sampler."""
+    d = settings.weights
+    model = TorchModel(torch.nn.Linear(1, d, bias=False))
+    start = ModuleCheckpoints(np.zeros(1), model, torch.zeros(1, d))
+    losses = sample(
+        Samples(torch.ones(1, 1), torch.zeros(1, d)),
+        start,
+        samplers,
+        chains=settings.chains,
+        draws=settings.draws,
+        burn_in=1000,
+        seed=settings.seed,
+    )
+    ratio = losses.isel(epoch=0, sample=0).transpose("setting", "chain", "draw").values * 2 * samplers[0].n_beta / d
+    blocks = ratio.reshape(len(samplers), settings.chains * 8, -1).mean(axis=-1)
+    return np.stack([blocks.mean(axis=1), blocks.std(axis=1, ddof=1) / np.sqrt(blocks.shape[1])], axis=-1)
+
+
+def toy_bias(dataset: Dataset, trained: Checkpoints, sampler: RMSPropSGLD, settings: BiasSettings) -> xr.Dataset:
+    """Return what Algorithm 1's bias does to the Bayesian influence of a trained network: its scale relative to MALA's.
+
+    Parameters
+    ----------
+    dataset, trained
+        The toy model at one checkpoint, where gradients are those that the sampler's own noise makes.
+    sampler
+        Its n_beta, localization and decay are used; steps are eps / a = 0.2 / localization.
+    settings
+        See `BiasSettings`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``algorithm_1`` and ``frozen``, dims (stability): least-squares slope through the origin of the sampled
+        covariances of all pairs on those by MALA; ``..._error``: its standard error, from the spread of `toy_runs`
+        independent runs.
+    """
+
+    def covariances(samplers: Sequence[Sampler]) -> Float[np.ndarray, "runs settings n n"]:
+        runs = [
+            bayesian_influence(
+                dataset,
+                trained,
+                samplers,
+                chains=settings.toy_chains,
+                draws=settings.toy_draws,
+                burn_in=settings.toy_draws // 2,
+                seed=settings.toy_runs * settings.seed + run,
+            )
+            for run in range(settings.toy_runs)
+        ]
+        return np.stack(
+            [run["covariance"].isel(epoch=0).transpose("setting", "source", "query").values for run in runs]
+        )
+
+    reference = covariances([MALA(2e-6, sampler.n_beta, sampler.localization)]).mean(axis=(0, 1))
+    coords: dict[str, object] = {"stability": list(settings.stabilities)}
+    arrays = {}
+    for name, adaptation in (("algorithm_1", None), ("frozen", settings.toy_draws // 4)):
+        samplers = [
+            replace(sampler, stability=a, step_size=RELATIVE_STEP * a / sampler.localization, adaptation=adaptation)
+            for a in settings.stabilities
+        ]
+        slopes = np.sum(covariances(samplers) * reference, axis=(2, 3)) / np.sum(reference**2)
+        error = slopes.std(axis=0, ddof=1) / np.sqrt(settings.toy_runs)
+        arrays[name] = labelled_array(slopes.mean(axis=0), coords, name)
+        arrays[f"{name}_error"] = labelled_array(error, coords, f"standard error of {name}")
+    return xr.Dataset(arrays)
