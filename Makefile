@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint format validate-full bench clean
+.PHONY: help setup reproduce test lint format validate-full bench mutation clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ validate-full: setup ## Run every test, slow ones included.
 
 bench: setup ## Measure speed against the targets.
 	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
+
+mutation: setup ## Plant 300 small faults in theory and count those the tests notice (half an hour).
+	$(BIN)/python tests/mutation/run.py --package theory --sample 300 --seed 1 --out $(OUT)/mutation.jsonl
 
 lint: setup ## Check style and types.
 	$(BIN)/ruff check .

@@ -239,7 +239,7 @@ def adaptive_limit(
         law = tempered_posterior(
             lambda w: w, [[list(bounds)]], 0.0, log_prior=lambda w: log_density(w[:, 0]), sample_weights=[0.0]
         )
-        return float(law.mean[0]), float(law.covariance[0, 0])
+        return law.mean.item(), law.covariance.item()
 
     limit = moments(lambda w: log_posterior(w) + np.log(np.abs(loss_gradient(w)) + damping))
     return AdaptiveLimit(*limit, *moments(log_posterior))

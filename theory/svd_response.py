@@ -290,7 +290,7 @@ def augmented_eigenbasis(
     """Return eigenvalues, descending, and eigenvectors (v; u) of [[0, C^T], [C, 0]], n = P + O.
 
     Singular values whose neighbours differ by at most `tolerance` times the largest are made exactly equal, and those
-    below it exactly zero.
+    below 8 eps max(O, P) of it exactly zero.
 
     Examples
     --------

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import gc
 import importlib
 import json
 import os
@@ -44,11 +46,19 @@ class Recorder:
 
     def __init__(self, root: Path, package: str) -> None:
         self.root, self.package = root, f"{root / package}{os.sep}"
+        self.caches: list[functools._lru_cache_wrapper] = []
         self.seconds: dict[str, float] = {}
         self.tests: dict[str, set[str]] = defaultdict(set)
         self.failed: list[str] = []
 
+    def pytest_collection_finish(self) -> None:
+        own = (os.path.basename(self.package[:-1]), "tests")
+        found = (o for o in gc.get_objects() if isinstance(o, functools._lru_cache_wrapper))
+        self.caches = [cache for cache in found if str(cache.__module__).startswith(own)]
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        for cache in self.caches:  # else what is computed once would be booked on the first test that asks
+            cache.cache_clear()
         self.begin, self.now = time.perf_counter(), nodeid
         sys.settrace(self._enter)
 
@@ -147,7 +157,7 @@ def order_for(mutant: Mutant, record: dict) -> dict[str, float]:
     # a statement of module level runs at import, before any test: all tests of the module are near
     near = near or set(tests.get(f"{mutant.path}:0", ()))
     files = {test.split("::")[0] for test in near}
-    # what a cached function computed is booked on the first test that asked, so the rest of the file runs as well
+    # what a fixture of the module computed is booked on the first test that used it: the rest of the file runs as well
     return {test: cost + FAR * (test not in near) for test, cost in seconds.items() if test.split("::")[0] in files}
 
 
