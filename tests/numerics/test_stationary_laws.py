@@ -18,10 +18,14 @@ from numerics import (
     RMSPropSGLD,
     Samples,
     TorchModel,
+    TrainingConfig,
     bayesian_influence,
     covariance_diagnostics,
     diagnose,
+    hessian_influence,
+    per_sample_losses,
     sample,
+    train,
 )
 from theory import Dataset, adaptive_limit
 
@@ -214,3 +218,37 @@ def test_algorithm_1_is_biased_as_printed():
     assert printed < 2
     frozen, error = variance_ratio(RMSPropSGLD(2e-5, 100.0, 0.0, adaptation=400, **settings), chains=50)
     assert abs(frozen - 1) < 4 * error + 0.02
+
+
+def test_influence_at_a_minimum_is_the_damped_hessian_one():
+    """At a stationary point of a linear network with misfit, lambda = gamma / n_beta, in the limit of large n_beta.
+
+    The mean of the local posterior is then the minimum itself, and with n_beta = 1e7 the weights spread by 3e-4: terms
+    of second order in the losses are a part in 1e5 of the first. The step's bias is 1 / (1 - 0.08 / 4) - 1 = 2 %.
+    """
+    rng = np.random.default_rng(4)
+    data = Dataset(rng.normal(size=(7, 2)), rng.normal(size=(7, 3)))
+    run = train(data, TrainingConfig(hidden=3, sigma=0.5, lr=0.2, epochs=20_000, checkpoint_every=20_000))
+    minimum = run.checkpoints.at([20_000])
+    n_beta, damping = 1e7, 0.3
+    exact = hessian_influence(data, minimum, damping=damping)
+    assert exact["min_eigenvalue"].item() > -1e-6  # the posterior exists
+    slope = float(sample_gradient_norm(data, minimum))
+    assert slope < 1e-7  # against gradients of single samples of order 1
+    step = 0.08 / (n_beta * (exact["max_abs_eigenvalue"].item() + damping))
+    sampler = SGLD(step, n_beta, damping * n_beta)
+    settings = {"chains": 96, "draws": 1500, "burn_in": 400, "dtype": torch.float64}
+    result = bayesian_influence(data, minimum, sampler, **settings)
+    expected = exact["influence"].values[0, 0]
+    error = np.abs(result["influence"].values[0] - expected)
+    spread = np.sqrt(np.outer(np.abs(expected.diagonal()), np.abs(expected.diagonal())))
+    assert np.all(error < 4 * n_beta / 7 * result["standard_error"].values[0] + 0.02 * spread)
+    # A lost 1 / N or sign would show: the slope over all pairs is 1 within the same few per cent.
+    assert np.vdot(result["influence"].values[0], expected) / np.vdot(expected, expected) == pytest.approx(1, abs=0.05)
+
+
+def sample_gradient_norm(data, checkpoints):
+    """Return the norm of the gradient of L, by autograd of the maps' losses."""
+    w1, w2 = (w[0].clone().requires_grad_() for w in (checkpoints.w1, checkpoints.w2))
+    gradients = torch.autograd.grad(per_sample_losses(w2 @ w1, data).mean(), (w1, w2))
+    return torch.cat([g.flatten() for g in gradients]).norm()
