@@ -88,7 +88,7 @@ def hessian_influence(
     weights: ArrayLike | None = None,
     method: str | None = None,
     rtol: float = 1e-8,
-    max_iterations: int | None = None,
+    max_iterations: int = 2000,
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Return the damped-Hessian influence at every checkpoint and damping constant.
@@ -115,7 +115,8 @@ def hessian_influence(
         "dense" or "matrix-free". If not given, dense up to 4096 parameters (a matrix of 2^24 numbers) and for linear
         networks of any size, which reduce to their P + O hidden directions that carry weight.
     rtol, max_iterations
-        Largest residual accepted by the matrix-free solver, and products allowed for it (5 a parameter if not given).
+        Largest residual accepted by the matrix-free solver, and products with H allowed for it. Tens suffice where the
+        damping exceeds the negative eigenvalues; inside a dense spectrum no iterative solver is fast.
     progress
         Called with the number of checkpoints done after each.
 
@@ -176,7 +177,7 @@ def gauss_newton_influence(
     weights: ArrayLike | None = None,
     method: str | None = None,
     rtol: float = 1e-8,
-    max_iterations: int | None = None,
+    max_iterations: int = 2000,
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Return the damped Gauss-Newton influence at every checkpoint and damping constant.
@@ -241,7 +242,7 @@ def _of_any_module(
     checkpoints: ModuleCheckpoints,
     method: str | None,
     rtol: float,
-    max_iterations: int | None,
+    max_iterations: int,
 ) -> xr.Dataset:
     double = in_double_and_finite(checkpoints, request.dataset, request.asked)
     if method == "dense" or (method is None and dense_numbers(request, double) <= _DENSE_NUMBERS):

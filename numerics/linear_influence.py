@@ -121,7 +121,7 @@ def linear_gauss_newton_influence(request: InfluenceRequest[Dataset], checkpoint
         # x_j = N J^T z_j leaves J^T rho_j with rho = (K + N lambda) z - e_j r_j, of squared norm rho^T K rho.
         solved = torch.einsum("toik,dtok,tojk->dtoij", vectors, 1 / damped, vectors[..., chosen, :])
         rho = dual @ solved + n * torch.tensor(shifts).to(values)[..., None, None, None] * solved
-        rho[..., chosen, torch.arange(len(sources))] -= 1
+        rho[..., chosen, torch.arange(len(sources), device=w1.device)] -= 1
         parts = residuals[:, chosen].square().mT  # of every output in the squared norm of a gradient
         squares = ((rho * (dual @ rho)).sum(-2) * parts).sum(2)
         norms = (torch.diagonal(dual, dim1=-2, dim2=-1)[..., chosen] * parts).sum(1)

@@ -32,7 +32,7 @@ def matrix_free_influence(
     checkpoints: ModuleCheckpoints,
     *,
     rtol: float,
-    max_iterations: int | None,
+    max_iterations: int,
 ) -> xr.Dataset:
     """Answer by MINRES on products with the curvature, for the sources or the queries, whichever are fewer."""
     damping, samples, epochs = request.damping, request.dataset, checkpoints.epochs
@@ -63,7 +63,9 @@ def matrix_free_influence(
                 names=few.names,
             )
         except SolveNotConverged as error:
-            raise SolveNotConverged(f"at epoch {epoch:g} {error}") from error
+            raise SolveNotConverged(
+                f"at epoch {epoch:g} {error} Dampings above {max(0.0, -lowest[t]):.3g} leave no negative eigenvalue."
+            ) from error
         residual[:, t] = solution.residuals
         for rows in pieces(len(many), checkpoints):
             gradients = gradients_at(checkpoints, t, subset(many, np.arange(len(many))[rows]))

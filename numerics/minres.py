@@ -54,7 +54,7 @@ def damped_solve(
     damping: ArrayLike,
     *,
     rtol: float = 1e-8,
-    max_iterations: int | None = None,
+    max_iterations: int = 2000,
     names: Sequence[str] | None = None,
 ) -> DampedSolution:
     """Solve (M + lambda) x = g for every gradient and every damping constant, with residuals that were measured.
@@ -70,7 +70,8 @@ def damped_solve(
     rtol
         Largest residual accepted, relative to |g|.
     max_iterations
-        Products allowed for one block of right-hand sides; 5 d if not given.
+        Products allowed for one block of right-hand sides, of the order of the condition number where M + lambda is
+        indefinite: an eigenvalue close to -lambda is found by no Krylov space sooner.
     names
         Names of the right-hand sides, for the sentence of a refusal.
 
@@ -98,7 +99,7 @@ def damped_solve(
             f"the operator has shape {tuple(operator.shape)}, but gradients of {gradients.shape[1]} parameters need a "
             "square one of that size."
         )
-    limit = 5 * size if max_iterations is None else checks.integer("max_iterations", max_iterations, at_least=1)
+    limit = checks.integer("max_iterations", max_iterations, at_least=1)
     product = _rows_product(operator)
     shifts = torch.tensor(constants).to(gradients)
     solved, residuals, iterations = [], [], 0

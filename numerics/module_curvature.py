@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 import torch
 from jaxtyping import Float
 from torch.func import grad, jacrev, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from numerics.modules import Samples, TorchModel
 
@@ -29,6 +30,8 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 # Vectors x samples x parameters of one batch of products: larger batches leave the cache and are no faster.
 _BATCH = 2**22
+# Fused attention has no second derivative; the kernel written in elementary operations has.
+_ATTENTION = SDPBackend.MATH
 _NUMBERS = 2**25  # numbers that a batch of gradients or Jacobians may hold, 256 MiB
 
 
@@ -43,6 +46,7 @@ def in_double(
     return TorchModel(copy.deepcopy(model.module).to(double), model.loss), double
 
 
+@sdpa_kernel(_ATTENTION)
 def sample_gradients(
     model: TorchModel, weights: Float[torch.Tensor, " d"], samples: Samples
 ) -> Float[torch.Tensor, "n d"]:
@@ -71,18 +75,20 @@ def output_derivatives(
     model, weights = in_double(model, weights)
     samples = samples.like(weights)
 
-    def output(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return model.outputs(w, x[None])[0].flatten()
+    def output(w: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        result = model.outputs(w, x[None])
+        return result.flatten(), result
 
-    def curved(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        shape = model.outputs(weights, x[None]).shape
-        return jacrev(jacrev(lambda f: model.loss(f.view(shape), y[None])[0]))(output(weights, x))
+    def loss(f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return model.loss(f, y[None])[0]
 
     size = max(1, _NUMBERS // (n_outputs(model, weights, samples) * len(weights)))
     for first in range(0, len(samples), size):
         rows = slice(first, first + size)
-        x, y = samples.inputs[rows], samples.targets[rows]
-        yield rows, vmap(jacrev(output), (None, 0))(weights, x), vmap(curved)(x, y)
+        with sdpa_kernel(_ATTENTION):
+            jacobian, values = vmap(jacrev(output, has_aux=True), (None, 0))(weights, samples.inputs[rows])
+            curved = vmap(jacrev(jacrev(loss)))(values, samples.targets[rows])
+        yield rows, jacobian, curved.reshape(len(values), jacobian.shape[1], -1)
 
 
 def n_outputs(model: TorchModel, weights: Float[torch.Tensor, " d"], samples: Samples) -> int:
@@ -154,6 +160,7 @@ def in_the_mean(
     return sample_weights.to(weights.device, torch.float64) / len(samples)
 
 
+@sdpa_kernel(_ATTENTION)
 def hessian_product(
     model: TorchModel,
     weights: Float[torch.Tensor, " d"],
@@ -167,6 +174,7 @@ def hessian_product(
     return vmap(product, chunk_size=_chunk(samples, weights))
 
 
+@sdpa_kernel(_ATTENTION)
 def gauss_newton_product(
     model: TorchModel,
     weights: Float[torch.Tensor, " d"],

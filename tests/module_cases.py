@@ -99,6 +99,25 @@ def embedded(w, x):
     return torch.tanh(table[x[:, 0]] + table[x[:, 1]]) @ last.T + bias
 
 
+def attended(w, x):
+    """One head of attention over four tokens of width 3, averaged, and Linear(3, 3)."""
+    query, key, value, last, bias = affine(w, [(3, 3)] * 4 + [(3,)])
+    scores = torch.exp((x @ query.T) @ (x @ key.T).mT / 3**0.5)
+    weights = scores / scores.sum(-1, keepdim=True)
+    return (weights @ (x @ value.T)).mean(1) @ last.T + bias
+
+
+class Attended(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (torch.nn.Linear(3, 3, bias=False) for _ in range(3))
+        self.last = torch.nn.Linear(3, 3)
+
+    def forward(self, x):
+        heads = (f(x)[:, None] for f in (self.query, self.key, self.value))
+        return self.last(torch.nn.functional.scaled_dot_product_attention(*heads)[:, 0].mean(1))
+
+
 class Embedded(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -137,6 +156,10 @@ def make(name, *, n=6, m=3, seed=0, checkpoints=2):
         module = Embedded()
         data = [(torch.randint(5, (k, 2), generator=generator), classes(k)) for k in (n, m)]
         parts = CROSS_ENTROPY, embedded, log_loss, log_loss_curved
+    elif name == "attention":
+        module = Attended()
+        data = [(normal(k, 4, 3), classes(k)) for k in (n, m)]
+        parts = CROSS_ENTROPY, attended, log_loss, log_loss_curved
     loss, *written = parts
     model = TorchModel(module.double()) if loss is None else TorchModel(module.double(), loss)
     weights = normal(checkpoints, model.n_parameters)
@@ -144,7 +167,7 @@ def make(name, *, n=6, m=3, seed=0, checkpoints=2):
     return Case(ModuleCheckpoints(np.arange(checkpoints) * 10.0, model, weights), samples, queries, *written)
 
 
-NAMES = ["tanh classes", "sigmoid regression", "convolution, not convex", "embedding"]
+NAMES = ["tanh classes", "sigmoid regression", "convolution, not convex", "embedding", "attention"]
 CURVATURES = ["hessian", "gauss-newton"]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
