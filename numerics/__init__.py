@@ -11,6 +11,7 @@ from numerics.classical_influence import (
 from numerics.descent import TrainingConfig
 from numerics.diagnostics import covariance_diagnostics, diagnose
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
+from numerics.executors import WorkerLost
 from numerics.gradient_flow import gradient_flow
 from numerics.groups import group_influence
 from numerics.learning_coefficient import estimate_learning_coefficient
@@ -30,9 +31,14 @@ from numerics.minres import DampedSolution, damped_solve
 from numerics.module_curvature import gauss_newton_matrix, hessian_matrix, sample_gradients
 from numerics.modules import LinearNetwork, ModuleCheckpoints, Samples, TorchModel, half_squared_error, linear_as_module
 from numerics.networks import Checkpoints, initial_weights, per_sample_losses
+from numerics.over_checkpoints import over_checkpoints
 from numerics.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
 from numerics.samplers import MALA, SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
 from numerics.sampling import sample
+from numerics.sweep import sweep
+from numerics.sweep_grid import SweepGrid
+from numerics.sweep_measures import LearningCoefficientError, LeaveOneOutCorrelation, SweepMeasure
+from numerics.sweep_store import DamagedResultWarning
 from numerics.tracin import tracin
 from numerics.training import TrainingDiverged, TrainingRun, train
 from numerics.unrolled_influence import unrolled_influence
@@ -43,9 +49,12 @@ __all__ = [
     "ChainState",
     "Checkpoints",
     "CurvatureOperator",
+    "DamagedResultWarning",
     "DampedSolution",
     "Extrapolation",
     "IndefiniteCurvature",
+    "LearningCoefficientError",
+    "LeaveOneOutCorrelation",
     "LinearNetwork",
     "ModuleCheckpoints",
     "RMSPropSGLD",
@@ -54,10 +63,13 @@ __all__ = [
     "Samples",
     "SolveNotConverged",
     "StepSizeWarning",
+    "SweepGrid",
+    "SweepMeasure",
     "TorchModel",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
+    "WorkerLost",
     "bayesian_influence",
     "branching_epochs",
     "classical_mds",
@@ -83,11 +95,13 @@ __all__ = [
     "leave_group_out",
     "leave_one_out",
     "linear_as_module",
+    "over_checkpoints",
     "per_sample_losses",
     "representation_embedding",
     "retrain",
     "sample",
     "sample_gradients",
+    "sweep",
     "timed_ablation",
     "tracin",
     "train",
