@@ -35,10 +35,10 @@ from numerics.over_checkpoints import over_checkpoints
 from numerics.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
 from numerics.samplers import MALA, SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
 from numerics.sampling import sample
-from numerics.sweep import sweep
 from numerics.sweep_grid import SweepGrid
 from numerics.sweep_measures import LearningCoefficientError, LeaveOneOutCorrelation, SweepMeasure
 from numerics.sweep_store import DamagedResultWarning
+from numerics.sweeping import sweep
 from numerics.tracin import tracin
 from numerics.training import TrainingDiverged, TrainingRun, train
 from numerics.unrolled_influence import unrolled_influence

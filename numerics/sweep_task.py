@@ -1,10 +1,10 @@
-"""What a worker of a sweep does: sample one setting at every checkpoint, and measure it for all chains and draws."""
+"""What a worker of a sweep does: sample settings at every checkpoint, and measure them for all chains and draws."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import product
 
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from numerics.plan import Data, Weights
+from numerics.plan import ChainPlan, Data, Recorded, Weights
 from numerics.samplers import Sampler, SamplerDiverged
-from numerics.sampling import sample
+from numerics.sampling import make_plan, sample
 from numerics.sweep_measures import SweepMeasure
 
-__all__ = ["SweepJob", "run_setting"]
+__all__ = ["SweepJob", "run_settings"]
 
 Sizes = tuple[int, int]  # chains, draws
 
@@ -32,7 +32,7 @@ class SweepJob:
 
     Parameters
     ----------
-    dataset, checkpoints, burn_in, thin, seed, dtype
+    dataset, checkpoints, burn_in, thin, seed, dtype, device
         As for `sample`, and checked: only a step can still be wrong.
     measure
         What is asked of the draws.
@@ -49,24 +49,58 @@ class SweepJob:
     thin: int
     seed: int
     dtype: torch.dtype
+    device: torch.device
 
-    def sampled(self, sampler: Sampler, chains: int, draws: int) -> xr.DataArray:
-        """Return the losses of one setting, on one thread."""
+    def sampled(self, samplers: Sampler | Sequence[Sampler], chains: int, draws: int) -> xr.DataArray:
+        """Return the losses of one setting, or of several in one batch, on one thread."""
         try:
             return sample(
                 self.dataset,
                 self.checkpoints,
-                sampler,
+                samplers,
                 chains=chains,
                 draws=draws,
                 burn_in=self.burn_in,
                 thin=self.thin,
                 seed=self.seed,
                 dtype=self.dtype,
+                device=self.device,
                 workers=1,
             )
         except ValueError as refusal:
             raise _Refused(str(refusal)) from refusal
+
+    def plan(self, sampler: Sampler) -> ChainPlan:
+        """Return what the largest run of a setting is to do; the checks of its arguments are made here.
+
+        Raises
+        ------
+        ValueError
+            If an argument does not fit, or the step is outside the stable range.
+        """
+        return make_plan(
+            self.dataset,
+            Recorded(self.dataset),
+            self.checkpoints,
+            sampler,
+            chains=max(self.chains),
+            draws=max(self.draws),
+            burn_in=self.burn_in,
+            thin=self.thin,
+            weights=None,
+            batch_size=None,
+            seed=self.seed,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def accepts(self, sampler: Sampler) -> bool:
+        """Return whether the sampler's step may be stable."""
+        try:
+            self.plan(sampler)
+        except ValueError:
+            return False
+        return True
 
     def measured(self, sampler: Sampler, losses: xr.DataArray) -> xr.Dataset:
         """Return what the measure makes of draws."""
@@ -89,14 +123,52 @@ def _unpacked(packed: bytes) -> SweepJob:
     return SweepJob(*pickle.loads(packed))
 
 
-def run_setting(task: tuple[SweepJob, Sampler]) -> xr.Dataset:
-    """Return one sampler's results for every number of chains and draws, dims (chains, draws, ...)."""
-    job, sampler = task
-    sizes = list(product(job.chains, job.draws))
+def run_settings(task: tuple[SweepJob, Sequence[Sampler]]) -> list[xr.Dataset]:
+    """Return each sampler's results for every number of chains and draws, dims (chains, draws, ...)."""
+    job, samplers = task
+    found: dict[int, xr.Dataset] = {}
+    if len(samplers) > 1:
+        found = _in_one_batch(job, samplers)
+    return [found[k] if k in found else _one_setting(job, sampler) for k, sampler in enumerate(samplers)]
+
+
+def _in_one_batch(job: SweepJob, samplers: Sequence[Sampler]) -> dict[int, xr.Dataset]:
+    """Return the results of the settings that are stable and end well.
+
+    What is refused or diverges leaves the batch, which then starts anew: chains do not depend on their company.
+    """
+    rest = [k for k, sampler in enumerate(samplers) if job.accepts(sampler)]
+    while rest:
+        try:
+            losses = job.sampled([samplers[k] for k in rest], max(job.chains), max(job.draws))
+        except SamplerDiverged as divergence:
+            del rest[divergence.setting]
+            continue
+        found = {}
+        for place, k in enumerate(rest):
+            own = losses.isel(setting=place).reset_coords(drop=True).assign_attrs(asdict(samplers[k]))
+            found[k] = _on_the_grid(job, {size: _part(job, samplers[k], own, size) for size in _sizes(job)})
+        return found
+    return {}
+
+
+def _one_setting(job: SweepJob, sampler: Sampler) -> xr.Dataset:
     try:
-        found = _by_size(job, sampler, sizes)
+        return _on_the_grid(job, _by_size(job, sampler, _sizes(job)))
     except _Refused as refusal:
-        found = dict.fromkeys(sizes, job.nothing(refusal))
+        return _on_the_grid(job, dict.fromkeys(_sizes(job), job.nothing(refusal)))
+
+
+def _sizes(job: SweepJob) -> list[Sizes]:
+    return list(product(job.chains, job.draws))
+
+
+def _part(job: SweepJob, sampler: Sampler, losses: xr.DataArray, size: Sizes) -> xr.Dataset:
+    """Return the result of the first chains and draws."""
+    return job.measured(sampler, losses.isel(chain=slice(size[0]), draw=slice(size[1])))
+
+
+def _on_the_grid(job: SweepJob, found: Mapping[Sizes, xr.Dataset]) -> xr.Dataset:
     rows = [xr.concat([found[c, d] for d in job.draws], xr.Variable("draws", np.array(job.draws))) for c in job.chains]
     return xr.concat(rows, xr.Variable("chains", np.array(job.chains)))
 
@@ -120,5 +192,5 @@ def _by_size(job: SweepJob, sampler: Sampler, sizes: list[Sizes]) -> dict[Sizes,
         else:
             for c, d in left:
                 if c <= chains and d <= draws:
-                    found[c, d] = job.measured(sampler, losses.isel(chain=slice(c), draw=slice(d)))
+                    found[c, d] = _part(job, sampler, losses, (c, d))
     return found

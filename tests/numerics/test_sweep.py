@@ -197,6 +197,23 @@ def test_a_divergence_spoils_the_settings_that_contain_it_and_no_other(threads):
     assert not all(ends)
 
 
+@pytest.mark.parametrize("together", [2, 3, 4])
+def test_settings_in_one_batch_give_the_same_bits(threads, reference, together):
+    check_same(sweep(DATA, RUN, GRID, measure=MEASURE, together=together, executor=threads), reference)
+
+
+def test_settings_that_diverge_leave_their_batch(threads):
+    """The saddle again: of three steps in one batch one is safe, one diverges late and one is refused."""
+    data = hierarchical_dataset()
+    zero = Checkpoints(np.array([400.0]), torch.zeros(1, 50, 8), torch.zeros(1, 15, 50))
+    grid = SweepGrid([0.01, 2.0, 100.0], [2.0, 3.0], [0.1], chains=[1, 2], draws=[4, 200])
+    settings = {"sampler": SGLD(), "measure": LearningCoefficientError(60.0), "executor": threads}
+    alone = sweep(data, zero, grid, **settings)
+    reasons = alone["reason"].sel(chains=2, draws=200, n_beta=2.0).squeeze().values
+    assert [sentence[:5] for sentence in reasons] == ["", "chain", "step_"]
+    check_same(sweep(data, zero, grid, together=6, **settings), alone)
+
+
 def test_learning_coefficients_are_those_of_the_estimate(threads):
     """With the sampler's own axes: no decay, no stability."""
     last = RUN.at([600.0, 900.0])
@@ -278,6 +295,8 @@ def test_other_bad_arguments_are_refused(threads):
         LearningCoefficientError(exact=-1.0)
     with pytest.raises(ValueError, match="burn_in must be at least 0"):
         sweep(DATA, RUN, GRID, measure=MEASURE, burn_in=-1, executor=threads)
+    with pytest.raises(ValueError, match="together must be at least 1, but 0"):
+        sweep(DATA, RUN, GRID, measure=MEASURE, together=0, executor=threads)
     with pytest.raises(ValueError, match="the network maps 4 inputs"):
         sweep(hierarchical_dataset(), RUN, GRID, measure=MEASURE, executor=threads)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -21,13 +21,13 @@ import torch
 import xarray as xr
 
 from numerics.executors import run_tasks
-from numerics.plan import Data, Recorded, Weights
+from numerics.plan import Data, Weights
 from numerics.samplers import RMSPropSGLD, Sampler, StepSizeWarning
-from numerics.sampling import make_plan
 from numerics.sweep_grid import SweepGrid
 from numerics.sweep_measures import SweepMeasure
 from numerics.sweep_store import SweepStore, digest
-from numerics.sweep_task import SweepJob, run_setting
+from numerics.sweep_task import SweepJob, run_settings
+from theory import checks
 from theory.trajectories import labelled_array
 
 __all__ = ["sweep"]
@@ -44,6 +44,8 @@ def sweep(
     thin: int = 1,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    together: int = 1,
     executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: Callable[[int], object] | None = None,
@@ -52,7 +54,7 @@ def sweep(
 
     Parameters
     ----------
-    dataset, checkpoints, burn_in, thin, seed, dtype
+    dataset, checkpoints, burn_in, thin, seed, dtype, device
         As for `sample`.
     grid
         Settings.
@@ -60,6 +62,9 @@ def sweep(
         What is asked of the draws: `LeaveOneOutCorrelation`, `LearningCoefficientError`, or your own `SweepMeasure`.
     sampler
         Algorithm, and the hyper-parameters that the grid leaves open; `RMSPropSGLD()` if not given.
+    together
+        Settings that a worker samples in one batch, and holds in memory at once. On a CPU it makes nothing faster; on a
+        GPU take many, with ``executor=ThreadPoolExecutor(1)``.
     executor
         Any PEP 3148 executor, for example ``Client(...).get_executor()`` of dask.distributed. If not given, one process
         a core, started afresh (in a script: under ``if __name__ == "__main__"``).
@@ -106,31 +111,36 @@ def sweep(
     """
     sampler = RMSPropSGLD() if sampler is None else sampler
     samplers = grid.samplers(sampler)
-    job = SweepJob(dataset, checkpoints, measure, tuple(grid.chains), tuple(grid.draws), burn_in, thin, seed, dtype)
+    sizes = (tuple(grid.chains), tuple(grid.draws))
+    job = SweepJob(dataset, checkpoints, measure, *sizes, burn_in, thin, seed, dtype, torch.device(device))
     _check(job, grid, samplers[0], executor)
+    checks.integer("together", together, at_least=1)
     keys = [digest((asdict(one), job.chains, job.draws)) for one in samplers]
     kept = None if store is None else SweepStore(store, _configuration(job, grid, sampler))
     results: dict[int, xr.Dataset] = {}
 
-    def finished(number: int, result: xr.Dataset) -> None:
-        results[number] = result
+    def finished(numbers: Sequence[int], found: Sequence[xr.Dataset]) -> None:
+        results.update(zip(numbers, found, strict=True))
         if progress is not None:
-            progress(len(job.chains) * len(job.draws))
+            progress(len(numbers) * len(job.chains) * len(job.draws))
 
     for number, key in enumerate(keys):
         if kept is not None and (result := kept.read(key)) is not None:
-            finished(number, result)
+            finished([number], [result])
     missing = [number for number in range(len(samplers)) if number not in results]
+    groups = [missing[k : k + together] for k in range(0, len(missing), together)]
 
-    def computed(position: int, result: xr.Dataset) -> None:
-        if kept is not None:
-            kept.write(keys[missing[position]], result)
-        finished(missing[position], result)
+    def computed(position: int, found: Sequence[xr.Dataset]) -> None:
+        for number, result in zip(groups[position], found, strict=True):
+            if kept is not None:
+                kept.write(keys[number], result)
+        finished(groups[position], found)
 
-    if missing:
+    if groups:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StepSizeWarning)  # grids cross the edge of stability on purpose
-            run_tasks(run_setting, [(job, samplers[number]) for number in missing], computed, executor)
+            tasks = [(job, [samplers[number] for number in group]) for group in groups]
+            run_tasks(run_settings, tasks, computed, executor)
     fixed = {name: value for name, value in asdict(sampler).items() if name not in grid.axes}
     return _assembled(job, grid, type(sampler).__name__, fixed, [results[k] for k in range(len(samplers))])
 
@@ -142,10 +152,7 @@ def _check(job: SweepJob, grid: SweepGrid, first: Sampler, executor: Executor | 
             "measure must be LeaveOneOutCorrelation(...), LearningCoefficientError(...) or a SweepMeasure of your own, "
             f"but {job.measure!r} was given."
         )
-    still = replace(first, step_size=1e-300)
-    sizes = (max(job.chains), max(job.draws), job.burn_in, job.thin)
-    recorded = Recorded(job.dataset)
-    make_plan(job.dataset, recorded, job.checkpoints, still, *sizes, None, None, job.seed, job.dtype, "cpu")
+    job.plan(replace(first, step_size=1e-300))  # a stable step: what is refused now is wrong everywhere
     job.measure.check(job.dataset, job.checkpoints, grid)
     if not isinstance(executor, ThreadPoolExecutor):
         try:
@@ -165,7 +172,7 @@ def _configuration(job: SweepJob, grid: SweepGrid, sampler: Sampler) -> dict[str
         "checkpoints": digest(job.checkpoints),
         "measure": digest(job.measure),
         "sampler": f"{type(sampler).__name__} {left_open}",
-        **{name: str(getattr(job, name)) for name in ("burn_in", "thin", "seed", "dtype")},
+        **{name: str(getattr(job, name)) for name in ("burn_in", "thin", "seed", "dtype", "device")},
         "version of stagewise": version("stagewise"),
     }
 
