@@ -85,6 +85,10 @@ def influence_trajectory(
 
     Notes
     -----
+    Source and query are dual, I_ij = I_ji, where every target can be fitted, y_i = C x_i, as with one-hot inputs; noise
+    and finite changes of the weight break that. All sources together act as a faster clock: the sum of I_ij over i is
+    t dl_j/dt for "sample-weight".
+
     Time is proportional to T n r^2 M for T epochs, n sources, M queries and r modes (at most the smaller of P and O),
     in products of matrices. Kernels take another T d^2, d the number of modes that differ in singular value or
     strength; those of "sample-weight" advance by steps of at most tau / s_max. Outputs beyond r hardly count. Memory is
