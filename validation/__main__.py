@@ -29,7 +29,9 @@ def main(
         list[str] | None,
         typer.Option(help="Check only the claims whose id starts so, or of that family; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write validation.json and validation.html into this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write validation.json and validation.html into this folder.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the claims that take minutes.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the sampler.", min=0)] = 0,
     data: Annotated[

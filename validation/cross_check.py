@@ -1,8 +1,8 @@
-r"""The pairs of measures on a user's own data: does the derivation hold there?
+r"""The pairs of measures on a user's own data, to see whether the derivation holds there.
 
 Settings are scaled so that the largest singular value of Y^T X plays the part of the toy model's. With
-:math:`c = s_{max} / \sqrt{15}`, weights are of size :math:`c^{1/2}`, gradients of the mean loss :math:`c^{3/2} / N`, its
-curvature :math:`c / N`; so
+:math:`c = s_{max} / \sqrt{15}`, weights are of size :math:`c^{1/2}`, gradients of the mean loss
+:math:`c^{3/2} / N`, its curvature :math:`c / N`; so
 
 .. math::
     \tau = 1200\, c, \quad \sigma = 10^{-3} c^{1/2}, \quad \gamma = \frac{5000}{c}, \quad

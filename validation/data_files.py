@@ -6,8 +6,8 @@
     A header line, then a line a sample. Columns whose header starts with ``x`` are inputs, with ``y`` targets; a column
     ``name`` is optional. ``name,x1,x2,y1`` is a header; empty lines are passed over.
 
-The closed forms need whitened inputs, :math:`X^T X = I`. `whiten` replaces X by :math:`X (X^T X)^{-1/2}`, of all whitened
-inputs those nearest to X.
+The closed forms need whitened inputs, :math:`X^T X = I`. `whiten` replaces X by :math:`X (X^T X)^{-1/2}`, of all
+whitened inputs those nearest to X.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["load_dataset", "save_dataset", "whiten"]
 
 
 def load_dataset(path: str | Path) -> Dataset:
-    """Read a data set from an .npz or .csv file, in the format that the module describes.
+    r"""Read a data set from an .npz or .csv file, in the format that the module describes.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def load_dataset(path: str | Path) -> Dataset:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "pets.csv"
-    ...     _ = file.write_text("name,x1,x2,y1\\ndog,1,0,3\\ncat,0,1,2\\n")
+    ...     _ = file.write_text("name,x1,x2,y1\ndog,1,0,3\ncat,0,1,2\n")
     ...     data = load_dataset(file)
     >>> data.names, data.targets.ravel()
     (('dog', 'cat'), array([3., 2.]))
@@ -155,7 +155,8 @@ def _kind(path: Path, line: int, title: str) -> str:
     if title[:1] in ("x", "y"):
         return title[0]
     raise ValueError(
-        f"{path}, line {line}: column {title!r} is neither 'name' nor an input (x...) nor a target (y...); rename it or "
+        f"{path}, line {line}: column {title!r} is neither 'name' nor an input (x...) nor a target (y...); rename "
+        "it or "
         "leave it out."
     )
 

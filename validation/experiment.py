@@ -27,6 +27,7 @@ from numerics import (
     leave_one_out,
     timed_ablation,
     train,
+    unrolled_influence,
 )
 from theory import (
     Dataset,
@@ -133,6 +134,25 @@ class Experiment:
         """Epochs of the checkpoints."""
         return self.settings.training.checkpoint_epochs
 
+    @property
+    def delay(self) -> float:
+        """By how many epochs descent learns the fastest mode later than the flow.
+
+        Per epoch a layer grows by 1 + s / tau instead of e^{s / tau}: the mode is late by s / (2 tau) of its rise time
+        tau / (2 s) ln(s / g0).
+        """
+        return float(np.log(self.modes.values[0] / self.modes.initial_strengths[0])) / 4
+
+    @property
+    def lateness(self) -> float:
+        """The delay as a share of the fastest rise, tau / (2 s) epochs."""
+        return self.delay * 2 * float(self.modes.values[0]) / self.tau
+
+    @property
+    def late_strength(self) -> float:
+        """What the delay makes of a mode strength at most: the fastest grows by s^2 / (2 tau) an epoch half-way."""
+        return self.delay * float(self.modes.values[0]) ** 2 / (2 * self.tau)
+
     # --- training and retraining -------------------------------------------------------------------------------
 
     @cached_property
@@ -164,6 +184,12 @@ class Experiment:
         """Central difference of weighted retraining at +-1e-3: the derivative, up to 1e-6 times its third one."""
         up, down = self.reweighted(1e-3), self.reweighted(-1e-3)
         return (up + down) / 2
+
+    @cached_property
+    def unrolled(self) -> xr.DataArray:
+        """Exact derivative of the whole run of descent with respect to every sample weight."""
+        self._announce("differentiating the training run")
+        return unrolled_influence(self.dataset, self.settings.training)
 
     @cached_property
     def slightly_ablated(self) -> xr.DataArray:

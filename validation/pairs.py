@@ -115,9 +115,7 @@ MEASURES: dict[str, Measure] = {
     "kernel": Measure(Way.NUMERICS, _kernel_influence),
     "Hessian, damping gamma / n_beta": Measure(Way.NUMERICS, lambda e: e.posterior_damped(hessian_influence)),
     "Hessian c=0.1": Measure(Way.NUMERICS, _damped("hessian", 0.1)),
-    "Gauss-Newton, damping gamma / n_beta": Measure(
-        Way.NUMERICS, lambda e: e.posterior_damped(gauss_newton_influence)
-    ),
+    "Gauss-Newton, damping gamma / n_beta": Measure(Way.NUMERICS, lambda e: e.posterior_damped(gauss_newton_influence)),
     "Gauss-Newton c=0.1": Measure(Way.NUMERICS, _damped("gauss_newton", 0.1)),
     "kernel over a window": Measure(Way.NUMERICS, _kernel_over_window),
     "brief ablation closed form": Measure(Way.THEORY, lambda e: e.closed_brief_ablation),

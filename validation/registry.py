@@ -265,7 +265,7 @@ def run_claim(claim: Claim, experiment: ToyExperiment) -> ClaimResult:
     problem = ""
     try:
         found.extend(claim.measure(experiment))
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, RuntimeError) as error:
         problem = str(error)
     checks = tuple(entry for entry in found if isinstance(entry, Check))
     plots = tuple(entry for entry in found if isinstance(entry, Plot))

@@ -114,7 +114,11 @@ def _pair_table(pairs: Sequence[PairResult]) -> Table:
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
         text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
         table.add_row(
-            result.pair.reference, result.pair.measure, *numbers, escape(result.problem or text), _verdict(result.verdict)
+            result.pair.reference,
+            result.pair.measure,
+            *numbers,
+            escape(result.problem or text),
+            _verdict(result.verdict),
         )
     return table
 
@@ -197,7 +201,9 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "measure": result.pair.measure,
                 "expected": result.pair.expected,
                 "why": result.pair.why,
-                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()} if result.bounded else {},
+                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()}
+                if result.bounded
+                else {},
                 "found": None if result.found is None else asdict(result.found),
                 "problem": result.problem,
                 "verdict": result.verdict,

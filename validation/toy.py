@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import xarray as xr
 
 from theory import hierarchical_dataset, hierarchical_structure
-from theory.trajectories import labelled_array
+from theory.trajectories import labelled_array, trajectory
 from validation.experiment import Experiment, Settings
 
-__all__ = ["GROUPS", "LEVEL_NAMES", "ToyExperiment", "ToySettings", "group_means"]
+__all__ = [
+    "BRANCHES",
+    "GROUPS",
+    "LEVEL_NAMES",
+    "ToyExperiment",
+    "ToySettings",
+    "branch_contrast",
+    "group_means",
+    "harm_epochs",
+]
 
 _INNER_NODES = ("living thing", "animal", "plant", "mammal", "bird", "tree", "flower")
 LEVEL_NAMES = ("all items", "animals | plants", "mammals | birds,\ntrees | flowers", "within pairs")
 GROUPS = {"plants": ("pine", "oak", "rose", "lily"), "birds": ("sparrow", "penguin"), "cat": ("cat",)}
+# The halves of each distinction on dog's path, coarsest first.
+BRANCHES = {
+    "animal | plant": (("dog", "cat", "sparrow", "penguin"), ("pine", "oak", "rose", "lily")),
+    "mammal | bird": (("dog", "cat"), ("sparrow", "penguin")),
+    "dog | cat": (("dog",), ("cat",)),
+}
 
 ToySettings = Settings  # the defaults are the toy's
 
@@ -24,6 +40,17 @@ ToySettings = Settings  # the defaults are the toy's
 def group_means(influence: xr.DataArray, source: str = "dog") -> dict[str, xr.DataArray]:
     """Return the influence of `source` on each group of queries at one tree distance, averaged, nearest group last."""
     return {name: influence.sel(source=source, query=list(queries)).mean("query") for name, queries in GROUPS.items()}
+
+
+def harm_epochs(influence: xr.DataArray, source: str = "dog") -> np.ndarray:
+    """Return the epochs at which `source` harms plants, birds and cat most."""
+    return np.array([float(mean.idxmax("epoch")) for mean in group_means(influence, source).values()])
+
+
+def branch_contrast(names: Sequence[str], branch: str) -> np.ndarray:
+    """Return the weights whose sum over samples is the difference of the means of a branch's halves."""
+    first, second = BRANCHES[branch]
+    return np.array([(name in first) / len(first) - (name in second) / len(second) for name in names])
 
 
 class ToyExperiment(Experiment):
@@ -66,3 +93,29 @@ class ToyExperiment(Experiment):
     def mode_strengths(self) -> xr.Dataset:
         """As `Experiment.strengths`, with the level of the tree that each mode distinguishes."""
         return self.strengths.assign_coords(level=("mode", hierarchical_structure().levels))
+
+    def learned(self, maps: np.ndarray) -> np.ndarray:
+        """Return the learned share of the root and of each distinction on dog's path, shape (T, 4).
+
+        Each is the projection of the maps (T, O, P) along the contrast of inputs, relative to that of the data.
+        """
+        data = self.dataset
+        contrasts = [np.ones(len(data)) / len(data), *(branch_contrast(data.names, branch) for branch in BRANCHES)]
+        shares = []
+        for contrast in contrasts:
+            wanted = data.targets.T @ contrast
+            shares.append(np.einsum("o,toj,j->t", wanted, maps @ data.inputs.T, contrast) / (wanted @ wanted))
+        return np.stack(shares, axis=1)
+
+    @cached_property
+    def kernel_from_modes(self) -> xr.DataArray:
+        """The gradient kernel if the layers carried each mode in equal parts, W1^T W1 = V G V^T.
+
+        Different one-hot inputs are orthogonal, so K_ij = (r_i . r_j) x_i^T V G V^T x_j with r = U (G alpha - psi).
+        """
+        data, modes = self.dataset, self.modes
+        g = self.strengths["closed form"].values
+        alpha, psi = data.inputs @ modes.right, data.targets @ modes.left
+        residual = g[:, None] * alpha - psi
+        values = np.einsum("tik,tjk->tij", residual, residual) * np.einsum("ik,tk,jk->tij", alpha, g, alpha)
+        return trajectory(values, self.epochs, data.names, data.names, name="kernel")

@@ -76,7 +76,8 @@ def bif_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 @claim(
     "bif-is-damped-hessian",
-    "The Bayesian influence is the damped classical influence with damping gamma / n_beta wherever the local posterior is "
+    "The Bayesian influence is the damped classical influence with damping gamma / n_beta wherever the local "
+    "posterior is "
     "nearly Gaussian.",
     source="paper 2.2 (recovers the classical influence), C.4",
     compares=(
@@ -95,9 +96,7 @@ def bif_is_damped_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     curvature = _curvature(experiment)
     scale = sampler.n_beta / len(experiment.dataset)
     attenuation = _attenuation(sampled, experiment.bayesian["standard_error"] * scale)
-    widening = [
-        1 / (1 - sampler.step_size * sampler.localization * (1 + sign * curvature) / 4) for sign in (-1, 1)
-    ]
+    widening = [1 / (1 - sampler.step_size * sampler.localization * (1 + sign * curvature) / 4) for sign in (-1, 1)]
     yield Check(
         "Pearson over all pairs and checkpoints",
         result.pearson,
@@ -171,7 +170,8 @@ def _single(data: Dataset, row: int) -> Dataset:
 
 @claim(
     "bif-gaussian-limit",
-    "Sampled Bayesian influence has the exact value of the Gaussian limit at the sampler's step, and its standard errors "
+    "Sampled Bayesian influence has the exact value of the Gaussian limit at the sampler's step, and its standard "
+    "errors "
     "are honest: the deviations over all entries behave as standard normal.",
     source="ours (posterior of paper B, Gaussian at strong localisation)",
     compares=(theory("g Sigma g + tr(H Sigma H Sigma) / 2 at the step"), numerics("SGLD, 8 chains of 4000 draws")),
@@ -189,7 +189,8 @@ def bif_gaussian_limit(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(np.sqrt(np.mean(z**2))),
         low=1 - spread,
         high=1 + spread,
-        why=f"1 for honest errors; eight losses at six checkpoints are {independent} independent numbers, three standard "
+        why=f"1 for honest errors; eight losses at six checkpoints are {independent} independent numbers, three "
+        "standard "
         f"errors {spread:.2f}",
     )
     yield Check(
@@ -206,7 +207,8 @@ def bif_gaussian_limit(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         slope,
         low=0.93,
         high=1.07,
-        why="the step's own widening is 14 %, and half of it tells it from none; terms beyond second order are (h + P + O) "
+        why="the step's own widening is 14 %, and half of it tells it from none; terms beyond second order are (h + "
+        "P + O) "
         "/ gamma = 0.2 % and a small multiple",
         error=float(np.sqrt(np.square(shared).sum()) / np.square(exact).sum()),
     )
@@ -223,7 +225,8 @@ def bif_gaussian_limit(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 @claim(
     "bif-exists-everywhere",
-    "The Bayesian influence is well defined at any point of training; its Gaussian limit is not, unless the localisation "
+    "The Bayesian influence is well defined at any point of training; its Gaussian limit is not, unless the "
+    "localisation "
     "exceeds n_beta times the most negative curvature.",
     source="paper 2.2 (well-defined at any point)",
     compares=(
@@ -358,9 +361,7 @@ def held_out_queries(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     inputs = np.array([[1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0]]) / np.sqrt(2)
     unseen = Dataset(inputs, np.sqrt(2) * inputs @ data.targets, ("hound", "chimera"))
     run: Checkpoints = experiment.checkpoints.at(list(_CHECKPOINTS))
-    bif = bayesian_influence(
-        data, run, sampler, queries=unseen, chains=8, draws=2000, seed=experiment.settings.seed
-    )
+    bif = bayesian_influence(data, run, sampler, queries=unseen, chains=8, draws=2000, seed=experiment.settings.seed)
     gradients = [per_sample_gradients(d, run.w1, run.w2) for d in (data, unseen)]
     kernel = (gradients[0] @ gradients[1].mT).numpy()
     predicted = kernel / sampler.localization / (1 - sampler.step_size * sampler.localization / 4)

@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from numerics import TrainingConfig, TrainingRun, train
+from numerics import TrainingConfig, TrainingRun, train, unrolled_influence
 from theory import exposure_kernel
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
-from validation.claims.curvature import harm_epochs
-from validation.claims.dynamics import euler_delay
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means
+from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 
@@ -37,7 +35,9 @@ def brief_ablation_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | 
     predicted = -rate * settings.window * (settings.window - 1) / 2 * experiment.kernel
     result = agreement(without_self(predicted), without_self(experiment.briefly_ablated))
     drift = settings.window * experiment.modes.values[0] * 2 / experiment.tau
-    why = f"gradients change by a relative 2 s D / tau = {drift:.2f} at most during the window, a third of that on average"
+    why = (
+        f"gradients change by 2 s D / tau = {drift:.2f} of themselves at most in the window, a third of that on average"
+    )
     yield Check("slope", result.slope, low=1 - drift / 3, high=1 + drift / 3, why=why)
     yield Check(
         "1 - Pearson", 1 - result.pearson, high=(drift / 3) ** 2 / 2, why="half the square of that relative change"
@@ -57,7 +57,8 @@ def brief_ablation_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | 
 
 @claim(
     "brief-ablation-closed-form",
-    "The flow without the sample, started from the exact solution at every window, equals brief ablation by retraining.",
+    "The flow without the sample, started from the exact solution at every window, equals brief ablation by "
+    "retraining.",
     source="ours",
     compares=(theory("matrix solution, then the flow in the window"), retraining("windows of 100 epochs")),
     metric="Pearson and slope over pairs and starts",
@@ -65,7 +66,7 @@ def brief_ablation_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | 
 def brief_ablation_closed_form(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare every window's flow with its retraining."""
     result = agreement(experiment.briefly_ablated, experiment.closed_brief_ablation)
-    late = euler_delay(experiment)[0] * 2 * float(experiment.modes.values[0]) / experiment.tau
+    late = experiment.lateness
     window = experiment.settings.window
     why = f"descent is late by {late:.3f} of the fastest rise"
     yield Check("1 - Pearson", 1 - result.pearson, high=late**2, why=why + ", and a correlation loses its square")
@@ -91,7 +92,8 @@ def brief_ablation_closed_form(experiment: ToyExperiment) -> Iterator[Check | Pl
 
 @claim(
     "critical-windows",
-    "Leaving dog out briefly helps each query most when the Bayesian influence of dog on it peaks, and the more distant "
+    "Leaving dog out briefly helps each query most when the Bayesian influence of dog on it peaks, and the more "
+    "distant "
     "the query the earlier: plants, birds (sparrow), cat.",
     source="paper C.5, Fig. 11",
     compares=(
@@ -122,7 +124,8 @@ def critical_windows(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             f"Bayesian influence on {name} in its critical window / at its peak",
             float(at_window / mean.max()),
             low=1 - 6 * float(error[name].max() / mean.max()) - 0.05,
-            why="the highest of a hundred noisy values exceeds the true peak by up to three standard errors, and the value "
+            why="the highest of a hundred noisy values exceeds the true peak by up to three standard errors, and "
+            "the value "
             "in the window may be as much too low; 5 % for the curvature of the loss",
         )
     starts = experiment.briefly_ablated["epoch"]
@@ -182,7 +185,8 @@ def printed_critical_epochs(experiment: ToyExperiment) -> Iterator[Check | Plot]
 
 @claim(
     "when-matters",
-    "The same sample helps or harms depending on when it is seen: what seeing dog at time u does to a later loss changes "
+    "The same sample helps or harms depending on when it is seen: what seeing dog at time u does to a later loss "
+    "changes "
     "its sign with u, and adds up over u to the influence of dog's weight.",
     source="paper 3 ('When' matters), kernel ours",
     compares=(
@@ -207,7 +211,8 @@ def when_matters(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "largest difference of the integral from the formula, relative",
         worst,
         high=1e-8,
-        why="60-point Gauss-Legendre on exponentials of rate 2 s t / tau <= 23 leaves less than rounding, which is 1e-16 "
+        why="60-point Gauss-Legendre on exponentials of rate 2 s t / tau <= 23 leaves less than rounding, which is "
+        "1e-16 "
         "times the growth e^12 of a mode",
     )
     times = np.arange(100.0, epochs[-1] - 100, 200.0)
@@ -250,7 +255,7 @@ def when_matters(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 
 def _left_out_at(experiment: ToyExperiment, start: float, end: float, window: int = 20) -> float:
-    """Return the change of sparrow's loss at `end` per epoch that dog is seen around `start`, by leaving it out then."""
+    """Return the change of sparrow's loss at `end` per epoch that dog is seen around `start`, by leaving it out."""
     data, config = experiment.dataset, experiment.settings.training
     dog, sparrow = data.index("dog"), data.index("sparrow")
     w1, w2 = experiment.initial_weights
@@ -271,3 +276,58 @@ def _stretch(config: TrainingConfig, epochs: float) -> TrainingConfig:
 
 def _last(run: TrainingRun) -> dict[str, np.ndarray]:
     return {"w1": run.checkpoints.w1[-1].numpy(), "w2": run.checkpoints.w2[-1].numpy()}
+
+
+@claim(
+    "exposure-kernel-of-descent",
+    "The kernel in closed form is the derivative of the run with respect to the weight at each epoch alone.",
+    source="ours (empirical twin of the exposure kernel)",
+    compares=(theory("exposure kernel"), numerics("derivative of descent, resolved by 50 epochs of exposure")),
+    metric="Pearson and slope over exposures, epochs and pairs of different samples",
+)
+def exposure_kernel_of_descent(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the kernel, averaged over stretches of exposure, with the unrolled derivative."""
+    stretch = 50
+    config = replace(experiment.settings.training, epochs=4500, checkpoint_every=1500)
+    w1, w2 = experiment.initial_weights
+    parts = unrolled_influence(experiment.dataset, config, exposure_every=stretch, w1=w1, w2=w2) / stretch
+    middles = parts["exposure"].values + stretch / 2
+    epochs = parts["epoch"].values[1:]
+    kernel = exposure_kernel(experiment.dataset, epochs, middles, tau=experiment.tau, g0=experiment.modes)
+    unequal = ~np.eye(len(experiment.dataset), dtype=bool)
+    found, predicted = parts.values[:, 1:][..., unequal], kernel.values[..., unequal]
+    overlap = experiment.settings.training.hidden**-0.5
+    yield Check(
+        "1 - Pearson",
+        1 - float(np.corrcoef(found.ravel(), predicted.ravel())[0, 1]),
+        high=overlap**2,
+        why=f"modes overlap by h^(-1/2) = {overlap:.2f} of their size in random weights; half its square, twice",
+    )
+    yield Check(
+        "slope",
+        float((found * predicted).sum() / np.square(predicted).sum()),
+        low=1 - overlap,
+        high=1 + overlap,
+        why="the same overlap at first order",
+    )
+    dog, sparrow = (experiment.dataset.index(name) for name in ("dog", "sparrow"))
+    yield Plot(
+        "Seeing dog at time u, loss of sparrow at time t",
+        "u",
+        "influence per epoch",
+        tuple(
+            Series(
+                f"{name}, t = {t:.0f}",
+                middles[middles < t],
+                table[:, k, dog, sparrow][middles < t],
+                style=style,
+                colour=k,
+            )
+            for k, t in enumerate(epochs)
+            for name, table, style in (
+                ("descent", parts.values[:, 1:], "line"),
+                ("kernel", kernel.values, "dashes"),
+            )
+        ),
+        zero=True,
+    )

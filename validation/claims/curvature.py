@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import xarray as xr
 from scipy.linalg import eigvalsh
 
 from numerics.curvature import gauss_newton, hessian
 from validation.charts import Plot, Series, curves
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means
+from validation.toy import GROUPS, ToyExperiment, harm_epochs
 
 __all__: list[str] = []
 
@@ -89,7 +88,8 @@ def indefinite_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             sign * float(found[name][0]) / (s[0] / n),
             low=1 - tolerance,
             high=1 + tolerance,
-            why=f"at zero weights H = -[[0, E^T], [E, 0]] / N in every hidden unit; weights of norm {size:.3f} add their "
+            why=f"at zero weights H = -[[0, E^T], [E, 0]] / N in every hidden unit; weights of norm {size:.3f} add "
+            "their "
             "square and turn E by less",
         )
     yield Check(
@@ -117,7 +117,8 @@ def indefinite_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 @claim(
     "damping-restores",
-    "A suitable damping makes every eigenvalue positive: c times the largest absolute eigenvalue does at every checkpoint "
+    "A suitable damping makes every eigenvalue positive: c times the largest absolute eigenvalue does at every "
+    "checkpoint "
     "for c > 1, and for the smaller constants of the paper's range only late.",
     source="paper C.4, Eqs. 17, 20",
     compares=(theory("H + c max|eig| is positive for c > 1"), numerics("Hessian of every checkpoint")),
@@ -134,7 +135,8 @@ def damping_restores(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         f"c = {smallest:g}",
         shares[smallest],
         high=0.5,
-        why="min / max is -1 at the start and falls with the residual, which is above 1e-3 until the last mode is learned",
+        why="min / max is -1 at the start and falls with the residual, which is above 1e-3 until the last mode is "
+        "learned",
     )
     constants = list(shares)
     yield Plot(
@@ -172,12 +174,15 @@ def gauss_newton_is_hessian_late(experiment: ToyExperiment) -> Iterator[Check | 
     )
     epochs = run.epochs
     whole = np.linalg.norm(data.syx - run.maps.numpy(), 2, axis=(1, 2)) / len(data)
-    yield Plot("Distance of Hessian and Gauss-Newton matrix", "epoch", "|H - G|", curves(epochs, distance=whole), log="y")
+    yield Plot(
+        "Distance of Hessian and Gauss-Newton matrix", "epoch", "|H - G|", curves(epochs, distance=whole), log="y"
+    )
 
 
 @claim(
     "classical-shows-stages",
-    "The damped classical influence shows the stages too: with strong damping it changes sign and peaks in the order of "
+    "The damped classical influence shows the stages too: with strong damping it changes sign and peaks in the "
+    "order of "
     "the hierarchy.",
     source="paper 3, C.4, Figs. 9-10",
     compares=(
@@ -222,8 +227,3 @@ def classical_shows_stages(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         ),
         log="x",
     )
-
-
-def harm_epochs(influence: xr.DataArray, source: str = "dog") -> np.ndarray:
-    """Return the epochs at which `source` harms plants, birds and cat most."""
-    return np.array([float(mean.idxmax("epoch")) for mean in group_means(influence, source).values()])

@@ -12,25 +12,15 @@ from validation.charts import Plot, Series, curves
 from validation.registry import Check, claim, numerics, theory
 from validation.toy import ToyExperiment
 
-__all__ = ["euler_delay"]
+__all__: list[str] = []
 
 _ROUNDING = 64 * np.finfo(float).eps
 
 
-def euler_delay(experiment: ToyExperiment) -> tuple[float, float]:
-    """Return by how many epochs descent learns the fastest mode late, and what that makes at its steepest point.
-
-    Per epoch a layer grows by 1 + s / tau instead of e^{s / tau}: the mode is late by s / (2 tau) of its rise time
-    tau / (2 s) ln(s / g0), and g is steepest, s^2 / (2 tau), half-way.
-    """
-    s, g0 = experiment.modes.values[0], experiment.modes.initial_strengths[0]
-    delay = np.log(s / g0) / 4
-    return float(delay), float(delay * s**2 / (2 * experiment.tau))
-
-
 @claim(
     "singular-structure",
-    "The semantic tree has rank 8, singular values with s^2 = 15, 7, 3, 3, 1, 1, 1, 1, one for each distinction, and two "
+    "The semantic tree has rank 8, singular values with s^2 = 15, 7, 3, 3, 1, 1, 1, 1, one for each distinction, "
+    "and two "
     "items share one feature for every level of the tree that they share.",
     source="paper C.1, Fig. 2a-b",
     compares=(theory("Haar wavelets of the tree"), numerics("LAPACK's SVD and products of the targets")),
@@ -72,7 +62,8 @@ def _spread(values: np.ndarray) -> float:
 
 @claim(
     "gradients",
-    "Descent moves the layers along W2^T (Syx - W2 W1) and (Syx - W2 W1) W1^T, which is minus the gradient of the summed "
+    "Descent moves the layers along W2^T (Syx - W2 W1) and (Syx - W2 W1) W1^T, which is minus the gradient of the "
+    "summed "
     "loss.",
     source="paper Eqs. 25-26",
     compares=(theory("products of layers and residual"), numerics("automatic differentiation of the losses")),
@@ -94,6 +85,12 @@ def gradients(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             high=_ROUNDING,
             why="products of 15 terms in double precision",
         )
+    yield Plot(
+        f"Entries of W1 at epoch {experiment.epochs[middle]:.0f}",
+        "printed direction",
+        "minus the gradient",
+        (Series("", (b.T @ error).ravel(), -slopes[0].ravel(), style="points"),),
+    )
 
 
 @claim(
@@ -117,17 +114,19 @@ def losses_in_modes(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "modes against losses of the same network",
         float(np.abs(projected - direct).max()),
         high=outside**2 * float(np.square(w1 @ data.inputs.T).sum(axis=1).max()) / 2,
-        why=f"every target lies in the span of U; outside it the random W2 starts with norm {outside:.1e} and decays, so "
+        why=f"every target lies in the span of U; outside it the random W2 starts with norm {outside:.1e} and "
+        "decays, so "
         "at most |W2 outside|^2 |W1 x|^2 / 2",
     )
     solved = _losses(experiment.solved_maps, data.inputs, data.targets)
-    _, late = euler_delay(experiment)
+    late = experiment.late_strength
     residual = float(np.sqrt(2 * direct.max()))
     yield Check(
         "solved map against the trained network",
         float(np.abs(solved - direct).max()),
         high=residual * late,
-        why=f"|dl| <= |r| |dW x|: residuals are at most {residual:.2f}, descent is late by {late:.1e} of a mode strength",
+        why=f"|dl| <= |r| |dW x|: residuals are at most {residual:.2f}, descent is late by {late:.1e} of a mode "
+        "strength",
     )
     yield Plot(
         "Loss of dog",
@@ -161,7 +160,7 @@ def mode_strengths(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     shared = np.log(whole / modes.initial_strengths)
     # A change of ln g0 by d shifts a mode by d tau / (2 s) epochs, which is s d / 4 where it is steepest.
     predicted = float((modes.values * shared).max() / 4)
-    delay, late = euler_delay(experiment)
+    delay, late = experiment.delay, experiment.late_strength
     second_order = float((modes.values * shared**2).max() / 4)
     yield Check(
         "max |closed form - simulation|, g0 without the shared part",
@@ -211,7 +210,8 @@ def printed_initial_strength(experiment: ToyExperiment) -> Iterator[Check | Plot
         "max |closed form - simulation| (negative g0 as 0)",
         _worst(experiment, np.maximum(printed, 0.0)),
         low=float(modes.values.min()) / 4,
-        why="a mode is shifted by tau / (2 s) ln of the ratio of strengths: s / 4 where it is steepest for a ratio of e, "
+        why="a mode is shifted by tau / (2 s) ln of the ratio of strengths: s / 4 where it is steepest for a ratio "
+        "of e, "
         "and a mode with negative g0 is never learned at all; the smallest s / 4 is 0.25",
     )
     yield Check(
@@ -270,14 +270,15 @@ def flow_is_descent(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare descent with the flow."""
     error = (experiment.checkpoints.maps - experiment.flow.maps).abs().amax((1, 2)).numpy()
     modes = experiment.modes
-    delay, late = euler_delay(experiment)
+    delay, late = experiment.delay, experiment.late_strength
     bound = late * float(np.abs(np.outer(modes.left[:, 0], modes.right[:, 0])).max())
     yield Check(
         "max |descent - flow|",
         float(error.max()),
         low=bound / 2,
         high=2 * bound,
-        why=f"Euler's first-order error: the fastest mode is {delay:.1f} epochs late, {bound:.1e} where it is steepest; "
+        why=f"Euler's first-order error: the fastest mode is {delay:.1f} epochs late, {bound:.1e} where it is "
+        "steepest; "
         "slower modes overlap with it and add or subtract less than half of that each",
     )
     yield Plot("Descent against flow", "epoch", "largest |difference|", curves(experiment.epochs, error=error))
@@ -313,7 +314,8 @@ def balance_is_conserved(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "descent: largest relative change",
         float(drift[0].max()),
         high=bound,
-        why="an epoch adds (W2^T E E^T W2 - W1 E^T E W1^T) / tau^2, in which balanced parts cancel: the imbalance times "
+        why="an epoch adds (W2^T E E^T W2 - W1 E^T E W1^T) / tau^2, in which balanced parts cancel: the imbalance "
+        "times "
         f"s^2 / tau^2 during tau / (2 s) ln(s / g0) epochs of either layer, {bound:.1e}",
     )
     w1, maps = experiment.checkpoints.w1.numpy(), experiment.checkpoints.maps.numpy()
@@ -353,7 +355,7 @@ def modes_align(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         for maps, result in ((variant.checkpoints.maps.numpy(), found), (variant.solved_maps, solved)):
             core = variant.modes.left.T @ maps @ variant.modes.right
             result.append(float(np.abs(core - core * np.eye(core.shape[1])).max()))
-    _, late = euler_delay(experiment)
+    late = experiment.late_strength
     hidden = experiment.settings.training.hidden
     for sigma, a, b in zip(sizes, found, solved, strict=True):
         yield Check(
@@ -371,7 +373,8 @@ def modes_align(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         low=float(steps.min()) / 2,
         high=2 * float(steps.max()),
         why="sigma^(1 - s_k / s_j) is what a slower mode has of a faster one's size when that is learned: "
-        f"{steps.min():.2f} to {steps.max():.2f} for neighbouring levels; a factor 2 for the overlaps of random weights",
+        f"{steps.min():.2f} to {steps.max():.2f} for neighbouring levels; a factor 2 for the overlaps of random "
+        "weights",
     )
     yield Plot(
         "Coupling of modes",

@@ -1,4 +1,4 @@
-"""Claims about accumulated influence: closed form, derivative, reweighted retraining and leave-one-out (Eqs. 3, 57-59)."""
+"""Claims about accumulated influence: closed form, derivative, reweighting and leave-one-out (paper Eqs. 3, 57-59)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numerics import TrainingConfig, hessian_influence, leave_one_out, train
 from theory import Dataset, leave_group_out_trajectory, leave_one_out_trajectory
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
-from validation.claims.dynamics import euler_delay
 from validation.registry import Check, claim, numerics, retraining, theory
 from validation.toy import ToyExperiment
 
@@ -20,14 +19,9 @@ __all__: list[str] = []
 _PAIR = {"source": "dog", "query": "cat"}
 
 
-def _lateness(experiment: ToyExperiment) -> float:
-    """Return by what part of the fastest rise, tau / (2 s) epochs, descent is late."""
-    return euler_delay(experiment)[0] * 2 * float(experiment.modes.values[0]) / experiment.tau
-
-
 def _equal_to_retraining(experiment: ToyExperiment, retrained: xr.DataArray, solved: xr.DataArray) -> Iterator[Check]:
     result = agreement(retrained, solved)
-    late = _lateness(experiment)
+    late = experiment.lateness
     yield Check(
         "1 - smallest Pearson of a pair",
         1 - result.worst_pearson,
@@ -121,7 +115,8 @@ def masking_is_weight_zero(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "growth of the map along dog's input / size of the start",
         float(moved.norm(dim=1).max() / np.linalg.norm(start1[:, 0])),
         high=float(np.sqrt(experiment.modes.values[0])),
-        why="W1 x stays where it started and W2 grows to s^(1/2) at most, so the unseen input keeps the size of the start "
+        why="W1 x stays where it started and W2 grows to s^(1/2) at most, so the unseen input keeps the size of the "
+        "start "
         f"while modes grow by e^{growth:.0f}",
     )
 
@@ -160,8 +155,81 @@ def small_weights_are_linear(experiment: ToyExperiment) -> Iterator[Check | Plot
         "Deviation from the derivative",
         "change of weight",
         "relative deviation",
-        (*curves(changes, "points", retrained=apart), *curves(changes, "dashes", proportional=apart[0] * changes / 0.01)),
+        (
+            *curves(changes, "points", retrained=apart),
+            *curves(changes, "dashes", proportional=apart[0] * changes / 0.01),
+        ),
         log="xy",
+    )
+
+
+@claim(
+    "unrolled-is-the-derivative",
+    "The derivative carried along the whole run of descent is the limit of reweighted retraining, and the "
+    "sample-weight "
+    "formula its closed form.",
+    source="paper Eqs. 57-59 against C.3, ours",
+    compares=(
+        theory("sample-weight formula"),
+        numerics("derivative of descent, forward mode"),
+        retraining("weights 0.999, 0.9 and 0"),
+    ),
+    metric="relative difference, Pearson and slope over pairs and epochs",
+)
+def unrolled_is_the_derivative(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the unrolled derivative with retraining at three changes of weight and with the closed form."""
+    unrolled = without_self(experiment.unrolled)
+    size = float(abs(unrolled).max())
+    deviation = float(abs(without_self(experiment.reweighted(-0.01)) - unrolled).max()) / size
+    central = float(abs(without_self(experiment.retrained_derivative) - unrolled).max()) / size
+    yield Check(
+        "central difference at 1 +- 1e-3: largest difference, relative",
+        central,
+        high=10 * (deviation * 0.1) ** 2,
+        why=f"second order: at weight 0.99 the first order is {deviation:.3f}, a tenth of that here, squared and up "
+        "to ten "
+        "times",
+    )
+    small = agreement(unrolled, without_self(experiment.reweighted(-1e-3)))
+    yield Check(
+        "weight 0.999: |slope - 1|", abs(small.slope - 1), high=0.2 * deviation, why="a tenth of that at 0.99, doubled"
+    )
+    rows = [agreement(unrolled, without_self(experiment.reweighted(e))) for e in (-0.1, -1.0)]
+    apart = without_self(experiment.reweighted(-0.01)) - unrolled
+    spread = float(np.sqrt(np.nansum(apart.values**2) / np.nansum(unrolled.values**2)))
+    yield Check(
+        "weight 0.9: 1 - Pearson",
+        1 - rows[0].pearson,
+        high=(10 * spread) ** 2,
+        why=f"ten times the root mean square deviation at 0.99, {spread:.3f}; half its square, doubled for second "
+        "order",
+    )
+    yield Check(
+        "weight 0: slope",
+        rows[1].slope,
+        high=1 - 10 * deviation,
+        why="linear response would give 1; the change is a hundred times that of 0.99",
+    )
+    formula = agreement(unrolled, without_self(experiment.sample_weight))
+    hidden = experiment.settings.training.hidden
+    yield Check(
+        "sample-weight formula: 1 - Pearson",
+        1 - formula.pearson,
+        high=1 / hidden,
+        why="modes of random weights overlap by h^(-1/2); a correlation loses half its square, twice",
+    )
+    yield Check(
+        "sample-weight formula: slope",
+        formula.slope,
+        low=1 - hidden**-0.5,
+        high=1 + hidden**-0.5,
+        why="the same overlap at first order",
+    )
+    yield _pair_plot(
+        "Dog on cat",
+        experiment.epochs,
+        {"unrolled": experiment.unrolled, "weight 0": experiment.retrained},
+        {"sample-weight formula": experiment.sample_weight, "weight 0.9": experiment.slightly_ablated},
     )
 
 
@@ -171,7 +239,8 @@ def small_weights_are_linear(experiment: ToyExperiment) -> Iterator[Check | Plot
     source="paper C.6, last sentence; Fig. 3",
     compares=(retraining("weight 0.9, divided by -0.1"), retraining("weight 0"), retraining("derivative")),
     metric="slope and largest shift of the extrema between the trajectories",
-    corrected="a tenth of the weight is nearly linear response; leaving the sample out is not, and has a closed form of "
+    corrected="a tenth of the weight is nearly linear response; leaving the sample out is not, and has a closed "
+    "form of "
     "its own (closed-form-loo)",
 )
 def printed_downweighting(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -243,7 +312,7 @@ def groups_are_not_sums(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "closed form against retraining",
         float(abs(solved.drop_sel(query=group) - together).max()) / size,
-        high=2 * _lateness(experiment),
+        high=2 * experiment.lateness,
         why="descent is late by this part of the fastest rise in both runs",
     )
     yield Check(
@@ -283,7 +352,9 @@ def classical_at_convergence(experiment: ToyExperiment) -> Iterator[Check | Plot
     inputs = np.linalg.qr(random.normal(size=(12, 3)))[0]
     targets = inputs @ random.normal(size=(3, 3)) + 0.3 * random.normal(size=(12, 3))
     data = Dataset(inputs, targets)
-    config = TrainingConfig(hidden=6, sigma=0.3, lr=0.5, epochs=6000, checkpoint_every=6000, seed=experiment.settings.seed)
+    config = TrainingConfig(
+        hidden=6, sigma=0.3, lr=0.5, epochs=6000, checkpoint_every=6000, seed=experiment.settings.seed
+    )
     residual = inputs @ data.syx.T - targets
     predicted = -(residual @ residual.T) * (inputs @ inputs.T)
     run = train(data, config)

@@ -11,7 +11,17 @@ from importlib.resources import files
 from pathlib import Path
 
 from validation.claims import FAMILIES
-from validation.page.parts import badge, claim_article, css_class, heat_map, pair_table, table, tile, way_matrix
+from validation.page.parts import (
+    badge,
+    claim_article,
+    css_class,
+    heat_map,
+    mathematics,
+    pair_table,
+    table,
+    tile,
+    way_matrix,
+)
 from validation.paper_sentences import SENTENCES, Sentence
 from validation.registry import ClaimResult, Verdict
 from validation.report import MARKS
@@ -64,9 +74,9 @@ def _header(ledger: Ledger) -> str:
         "the bound it must keep and the derivation of that bound. Negative influence means that a sample helps.</p>"
         f"<p>{counts}</p>"
         f"<p class='note'>{training.hidden} hidden units, initial weights {training.sigma:g}, learning rate "
-        f"{training.lr:g}, {training.epochs} epochs; sampler with n<sub>β</sub> = {sampler.n_beta:g}, γ = "
-        f"{sampler.localization:g}, step {sampler.step_size:g}, {ledger.settings.chains} × {ledger.settings.draws} "
-        f"draws; seed {ledger.settings.seed}.</p>{partial}</div></header>"
+        f"{training.lr:g}, {training.epochs} epochs; sampler with n<sub>&beta;</sub> = {sampler.n_beta:g}, &gamma; = "
+        f"{sampler.localization:g}, step {sampler.step_size:g}, {ledger.settings.chains} &times; "
+        f"{ledger.settings.draws} draws; seed {ledger.settings.seed}.</p>{partial}</div></header>"
     )
 
 
@@ -113,16 +123,17 @@ def _sentences(claims: Sequence[ClaimResult]) -> str:
 
     def tests(sentence: Sentence) -> str:
         if not sentence.claims:
-            return f'<span class="note">{escape(sentence.reason)}</span>'
+            return f'<span class="note">{mathematics(sentence.reason)}</span>'
         links = []
         for identifier in sentence.claims:
             mark = tile(results[identifier]) if identifier in results else "not run: "
             links.append(f'<span style="white-space: nowrap">{mark} <a href="#{identifier}">{identifier}</a></span>')
         return "<br>".join(links)
 
-    rows = ([escape(s.section), escape(s.text), tests(s)] for s in SENTENCES)
+    rows = ([escape(s.section), mathematics(s.text), tests(s)] for s in SENTENCES)
     return (
-        "<h2>The paper's sentences</h2><p class='note'>Every testable sentence of sections 2 and 3 and appendices A to C, "
+        "<h2>The paper's sentences</h2><p class='note'>Every testable sentence of sections 2 and 3 and appendices A "
+        "to C, "
         "with the claims that test it or the reason why none does.</p>"
         + table(["section", "the paper says", "tested by"], rows)
     )
@@ -132,6 +143,7 @@ def _footer(ledger: Ledger) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("stagewise", "numpy", "torch"))
     return (
         f"<footer>{versions}, Python {platform.python_version()}. Measured in {ledger.seconds:.0f} s, "
-        f"{datetime.now():%Y-%m-%d %H:%M}. An error bar is one standard error; a check with one holds if all within three "
+        f"{datetime.now():%Y-%m-%d %H:%M}. An error bar is one standard error; a check with one holds if all within "
+        "three "
         "of them does. The paper: Lee, Smith, Adam, Hoogland (2025), arXiv 2510.12071.</footer>"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -14,7 +15,50 @@ from validation.pairs import PairResult
 from validation.registry import Check, ClaimResult, Verdict, Way
 from validation.report import MARKS, bound, measured, number
 
-__all__ = ["badge", "claim_article", "css_class", "heat_map", "pair_table", "table", "tile", "way_matrix"]
+__all__ = [
+    "badge",
+    "claim_article",
+    "css_class",
+    "heat_map",
+    "mathematics",
+    "pair_table",
+    "table",
+    "tile",
+    "way_matrix",
+]
+
+
+_GREEK = ("alpha", "beta", "gamma", "eps", "lambda", "sigma", "tau", "mu", "pi", "rho")
+_MATHEMATICS = (
+    (r"\^(?:\(([^()]*)\)|\{([^{}]*)\}|(-?\w+))", lambda m: f"<sup>{m[1] or m[2] or m[3]}</sup>"),
+    (
+        r"\b([A-Za-z]|mu|pi|Cov|Var)_(?:\{(\w+)\}|(\w{1,4}|perp|max|min))\b",
+        lambda m: f"{m[1]}<sub>{m[2] or m[3]}</sub>",
+    ),
+    (rf"(?<![-\w])d?({'|'.join(_GREEK)})(?![-\w])", lambda m: m[0].replace(m[1], _letter(m[1]))),
+    (r" \+- ", lambda _: " &plusmn; "),
+    (r" -\+ ", lambda _: " &#8723; "),
+    (r" &lt;= ", lambda _: " &le; "),
+    (r" x (?=\d|\w)", lambda _: " &times; "),
+)
+
+
+def _letter(name: str) -> str:
+    return "&epsilon;" if name == "eps" else f"&{name};"
+
+
+def mathematics(text: str) -> str:
+    """Return text as HTML with its powers, indices and Greek letters set as such.
+
+    Examples
+    --------
+    >>> mathematics("tau / (2 s_k) ln(s / g0) <= e^{-2 s t / tau}")
+    '&tau; / (2 s<sub>k</sub>) ln(s / g0) &le; e<sup>-2 s t / &tau;</sup>'
+    """
+    result = escape(text)
+    for pattern, replacement in _MATHEMATICS:
+        result = re.sub(pattern, replacement, result)
+    return result
 
 
 def css_class(verdict: Verdict) -> str:
@@ -43,9 +87,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], style: str = ""
         f"<th{_n(is_number)}>{escape(name.lstrip('#'))}</th>" for name, is_number in zip(columns, numeric, strict=True)
     )
     body = "".join(
-        "<tr>" + "".join(f"<td{_n(n)}>{cell}</td>" for cell, n in zip(row, numeric, strict=True)) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td{_n(n)}>{cell}</td>" for cell, n in zip(row, numeric, strict=True)) + "</tr>"
+        for row in rows
     )
-    return f'<div class="scroll"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _n(is_number: bool) -> str:
@@ -56,10 +103,10 @@ def way_matrix(families: Mapping[str, Sequence[ClaimResult]]) -> str:
     """Return the summary: families of claims by the ways they compare, a tile for each claim."""
     theory, numerics, retraining = Way.THEORY, Way.NUMERICS, Way.RETRAINING
     columns = {
-        "theory × numerics × retraining": {theory, numerics, retraining},
-        "theory × numerics": {theory, numerics},
-        "theory × retraining": {theory, retraining},
-        "numerics × retraining": {numerics, retraining},
+        "theory x numerics x retraining": {theory, numerics, retraining},
+        "theory x numerics": {theory, numerics},
+        "theory x retraining": {theory, retraining},
+        "numerics x retraining": {numerics, retraining},
         "theory twice": {theory},
         "numerics twice": {numerics},
         "retraining twice": {retraining},
@@ -89,7 +136,9 @@ def heat_map(matrix: xr.DataArray) -> str:
         cells = "".join(_heat_cell(float(matrix.values[i, j]), i == j) for j in order)
         label = f'<span class="way {ways[i]}">{ways[i]}</span>{escape(str(names[i]))}'
         rows.append(f'<tr><th class="row">{label}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
+    return (
+        f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
+    )
 
 
 def _heat_cell(value: float, diagonal: bool) -> str:
@@ -112,7 +161,7 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", number(found.slope), number(found.relative_max_error)]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"<b>{escape(pair.expected)}</b>: {escape(pair.why)}" if result.bounded else escape(pair.why)
+        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if result.bounded else mathematics(pair.why)
         if result.problem:
             text = f"not defined here: {escape(result.problem)}"
         limits = ", ".join(
@@ -128,10 +177,10 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
 def claim_article(result: ClaimResult, seed: int) -> str:
     """Return one claim with its statement, numbers, bounds, pictures and how to run it alone."""
     claim, style = result.claim, css_class(result.verdict)
-    compares = "<br>".join(f'<span class="way {m.way}">{m.way}</span>{escape(m.what)}' for m in claim.compares)
+    compares = "<br>".join(f'<span class="way {m.way}">{m.way}</span>{mathematics(m.what)}' for m in claim.compares)
     instead = ""
     if claim.corrected:
-        instead = f'<div class="instead"><b>What holds instead.</b> {escape(claim.corrected)}.</div>'
+        instead = f'<div class="instead"><b>What holds instead.</b> {mathematics(claim.corrected)}.</div>'
     problem = f'<div class="problem">{escape(result.problem)}</div>' if result.problem else ""
     figures = "".join(
         f'<figure><img alt="{escape(plot.title)}" src="data:image/svg+xml;base64,'
@@ -142,9 +191,9 @@ def claim_article(result: ClaimResult, seed: int) -> str:
     return (
         f'<article id="{claim.identifier}" class="{style}{"" if figures else " plain"}" data-verdict="{style}">'
         f'<div class="top"><h3><a href="#{claim.identifier}">{claim.identifier}</a></h3>{badge(result.verdict)}</div>'
-        f'<div class="body"><div><p class="statement">{escape(claim.statement)}</p>{instead}{problem}'
-        f"<dl><dt>source</dt><dd>{escape(claim.source)}</dd><dt>compares</dt><dd>{compares}</dd>"
-        f"<dt>metric</dt><dd>{escape(claim.metric)}</dd>"
+        f'<div class="body"><div><p class="statement">{mathematics(claim.statement)}</p>{instead}{problem}'
+        f"<dl><dt>source</dt><dd>{mathematics(claim.source)}</dd><dt>compares</dt><dd>{compares}</dd>"
+        f"<dt>metric</dt><dd>{mathematics(claim.metric)}</dd>"
         f"<dt>run alone</dt><dd><code>{escape(command)}</code> ({result.seconds:.1f} s here)</dd></dl></div>"
         f"<div>{figures}</div></div>"
         f'<div class="checks">{_check_table(result.checks)}</div></article>'
@@ -155,11 +204,11 @@ def _check_table(checks: Sequence[Check]) -> str:
     rows = [
         [
             f'<span class="mark {css_class(c.verdict)}" title="{c.verdict}">{MARKS[c.verdict]}</span>',
-            escape(c.quantity),
+            mathematics(c.quantity),
             escape(measured(c)),
             escape(bound(c)),
             _range(c),
-            escape(c.why),
+            mathematics(c.why),
         ]
         for c in checks
     ]
@@ -182,7 +231,8 @@ def _range(check: Check) -> str:
     def place(value: float) -> float:
         return width * (value - first) / (last - first)
 
-    bar = f'<rect x="{place(left):.1f}" y="4" width="{max(place(right) - place(left), 1):.1f}" height="6" rx="1" fill="#cfe6f3"/>'
+    size = max(place(right) - place(left), 1)
+    bar = f'<rect x="{place(left):.1f}" y="4" width="{size:.1f}" height="6" rx="1" fill="#cfe6f3"/>'
     ends = "".join(
         f'<path d="M{place(b):.1f} 2v10" stroke="#0072b2" stroke-width="1.2"/>' for b in (low, high) if math.isfinite(b)
     )
@@ -192,4 +242,5 @@ def _range(check: Check) -> str:
         whisker = f'<path d="M{a:.1f} 7H{b:.1f}" stroke="#1d2330" stroke-width="1.2"/>'
     colour = "#c24a00" if check.verdict is Verdict.FAILS else "#1d2330"
     point = f'<circle cx="{place(check.measured):.1f}" cy="7" r="3" fill="{colour}"/>'
-    return f'<svg width="{width:.0f}" height="14" role="img" aria-label="{escape(bound(check))}">{bar}{ends}{whisker}{point}</svg>'
+    shapes = bar + ends + whisker + point
+    return f'<svg width="{width:.0f}" height="14" role="img" aria-label="{escape(bound(check))}">{shapes}</svg>'

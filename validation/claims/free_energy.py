@@ -1,0 +1,381 @@
+"""Claims about the free energy as a generating function, and about the large-data limit (paper 2.1, 2.2, A.1, B)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+
+from numerics import MALA, Checkpoints, bayesian_influence, sample
+from theory import Dataset, TemperedPosterior, tempered_posterior
+from theory.symbolic import derivation
+from validation.charts import Plot, Series, curves
+from validation.registry import Check, claim, numerics, theory
+from validation.toy import ToyExperiment
+
+__all__: list[str] = []
+
+# A network of two weights, y = w2 w1 x, on three samples that it cannot fit; with a pull towards its start.
+_DATA = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]), ("a", "b", "c"))
+_START = np.array([0.9, 0.7])
+_N_BETA, _PULL = 30.0, 4.0
+_STEP = 1e-2
+_QUADRATURE = 1e-9
+
+
+def _losses(points: np.ndarray) -> np.ndarray:
+    outputs = np.outer(points[:, 0] * points[:, 1], _DATA.inputs[:, 0])
+    return np.asarray(0.5 * (_DATA.targets[:, 0] - outputs) ** 2)
+
+
+@cache
+def _posterior(*weights: float) -> TemperedPosterior:
+    """Return the exact posterior with the given sample weights, all 1 if none is given."""
+    return tempered_posterior(
+        _losses,
+        [[[-4.0, 6.0], [-4.0, 6.0]]],
+        _N_BETA,
+        log_prior=lambda points: -_PULL / 2 * np.sum((points - _START) ** 2, axis=1),
+        sample_weights=weights or None,
+        points=[_START],
+        rtol=_QUADRATURE,
+    )
+
+
+def _checkpoint() -> Checkpoints:
+    first, second = (torch.tensor(w).reshape(1, 1, 1) for w in _START)
+    return Checkpoints(np.zeros(1), first, second)
+
+
+def _shifted(i: int, change: float) -> TemperedPosterior:
+    weights = np.ones(3)
+    weights[i] += change
+    return _posterior(*weights)
+
+
+@claim(
+    "free-energy-gradient",
+    "The expected loss of a sample is the derivative of the free energy with respect to its weight, times N / n_beta.",
+    source="paper Eqs. 5-7",
+    compares=(
+        theory("central difference of -log Z by quadrature"),
+        theory("expected losses by quadrature; computer algebra"),
+        numerics("mean losses of Metropolis-adjusted chains"),
+    ),
+    metric="largest relative difference over three samples",
+)
+def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Differentiate the exact free energy of a network of two weights."""
+    yield Check(
+        "computer algebra: remainder vanishes", float(derivation("free-energy").vanishes), low=1.0, why="identity"
+    )
+    exact = _posterior()
+    slopes = np.array(
+        [(_shifted(i, _STEP).free_energy - _shifted(i, -_STEP).free_energy) / (2 * _STEP) for i in range(3)]
+    )
+    slopes *= 3 / _N_BETA
+    spread = _N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
+    yield Check(
+        "largest relative difference of the central difference",
+        float(np.abs(slopes / exact.mean - 1).max()),
+        high=float((spread * _STEP) ** 2 + _QUADRATURE / _STEP / exact.mean.min()),
+        why=f"second order of the step, in units of n_beta / N times the spread {spread / _N_BETA * 3:.2f} of a loss",
+    )
+    draws = sample(
+        _DATA,
+        _checkpoint(),
+        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
+        chains=64,
+        draws=1000,
+        burn_in=200,
+        seed=experiment.settings.seed,
+        dtype=torch.float64,
+    ).values[0]
+    per_chain = draws.mean(axis=1)
+    for i, name in enumerate(_DATA.names):
+        yield Check(
+            f"sampled mean loss of {name} / exact",
+            float(per_chain[:, i].mean() / exact.mean[i]),
+            low=0.95,
+            high=1.05,
+            why="the chain samples the posterior exactly",
+            error=float(per_chain[:, i].std(ddof=1) / 8 / exact.mean[i]),
+        )
+    yield Plot(
+        "Expected losses",
+        "sample",
+        "loss",
+        (
+            Series("sampled", np.arange(3), per_chain.mean(axis=0), style="bars"),
+            Series("derivative of the free energy", np.arange(3), slopes, style="points"),
+        ),
+    )
+
+
+@claim(
+    "bif-is-a-susceptibility",
+    "The Bayesian influence is the derivative of an expected loss, minus a covariance, and a second derivative of "
+    "the free "
+    "energy.",
+    source="paper Eqs. 2, 4, 8",
+    compares=(
+        theory("-(n_beta / N) Cov by quadrature; computer algebra"),
+        theory("central differences of E[l_j] and of the free energy"),
+        numerics("Metropolis-adjusted chains"),
+    ),
+    metric="largest difference over the largest influence",
+)
+def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Differentiate expected losses and the free energy of a network of two weights."""
+    exact = _posterior()
+    size = float(np.abs(exact.influence).max())
+    up, down = ([_shifted(i, sign * _STEP) for i in range(3)] for sign in (1, -1))
+    moved = np.array([(a.mean - b.mean) / (2 * _STEP) for a, b in zip(up, down, strict=True)])
+    spread = _N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
+    yield Check(
+        "derivative of E[l_j] against -(n_beta / N) Cov",
+        float(np.abs(moved - exact.influence).max() / size),
+        high=float(6 * (spread * _STEP) ** 2 + 10 * _QUADRATURE / _STEP / size),
+        why="second order of the step, with the third cumulant of skewed losses; quadrature error over the step",
+    )
+    second = np.array([(a.free_energy - 2 * exact.free_energy + b.free_energy) for a, b in zip(up, down, strict=True)])
+    second *= (3 / _N_BETA) / _STEP**2
+    yield Check(
+        "second derivative of F, times N / n_beta, against the influence of a sample on itself",
+        float(np.abs(second - np.diag(exact.influence)).max() / size),
+        high=float(6 * (spread * _STEP) ** 2 + 10 * _QUADRATURE / _STEP**2 / size),
+        why="the same, with the quadrature error over the squared step",
+    )
+    bif = bayesian_influence(
+        _DATA,
+        _checkpoint(),
+        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
+        chains=64,
+        draws=1000,
+        burn_in=200,
+        seed=experiment.settings.seed,
+        dtype=torch.float64,
+    )
+    found, error = bif["influence"].values[0], bif["standard_error"].values[0] * _N_BETA / 3
+    yield Check(
+        "sampled: slope on the exact influence",
+        float((found * exact.influence).sum() / np.square(exact.influence).sum()),
+        low=0.93,
+        high=1.07,
+        why="a lost factor, sign or 1 / N would be 100 % and more; 7 % for the error",
+        error=float((error * np.abs(exact.influence)).sum() / np.square(exact.influence).sum()),
+    )
+    yield Plot(
+        "Influence of three samples on each other",
+        "-(n_beta / N) Cov, exact",
+        "influence",
+        (
+            Series("derivative of E[l_j]", exact.influence.ravel(), moved.ravel(), style="points"),
+            Series("sampled", exact.influence.ravel(), found.ravel(), 2 * error.ravel(), style="points"),
+        ),
+    )
+
+
+@claim(
+    "unseen-samples",
+    "A sample that training has not seen yet has an influence too: the derivative at weight 0, with the covariance "
+    "under "
+    "the posterior without it.",
+    source="paper B (influence from unseen training samples)",
+    compares=(
+        theory("one-sided difference of E[l_j] from weight 0, by quadrature"),
+        theory("-(n_beta / N) Cov at weight 0"),
+        numerics("Metropolis-adjusted chains with weight 0"),
+    ),
+    metric="largest difference over the largest influence",
+)
+def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Introduce the third sample into the posterior of the first two."""
+    without = np.array([1.0, 1.0, 0.0])
+    exact = _posterior(*without)
+    influence = exact.influence[2]
+
+    def mean(weight: float) -> np.ndarray:
+        return _posterior(1.0, 1.0, weight).mean
+
+    step = _STEP / 2
+    moved = (-3 * mean(0.0) + 4 * mean(step) - mean(2 * step)) / (2 * step)
+    size = float(np.abs(influence).max())
+    spread = _N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
+    yield Check(
+        "one-sided difference against -(n_beta / N) Cov at weight 0",
+        float(np.abs(moved - influence).max() / size),
+        high=float(12 * (spread * step) ** 2 + 20 * _QUADRATURE / step / size),
+        why="second order of the step, third cumulants of skewed losses; quadrature error over the step",
+    )
+    bif = bayesian_influence(
+        _DATA,
+        _checkpoint(),
+        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
+        weights=without,
+        chains=64,
+        draws=1000,
+        burn_in=200,
+        seed=experiment.settings.seed,
+        dtype=torch.float64,
+    )
+    found, error = bif["influence"].values[0, 2], bif["standard_error"].values[0, 2] * _N_BETA / 3
+    yield Check(
+        "sampled: slope on the exact influence",
+        float((found * influence).sum() / np.square(influence).sum()),
+        low=0.9,
+        high=1.1,
+        why="the posterior with the sample is another one, see the last check; 10 % for the error",
+        error=float((error * np.abs(influence)).sum() / np.square(influence).sum()),
+    )
+    seen = _posterior().influence[2]
+    yield Check(
+        "influence of the sample once seen, slope on that before",
+        float((seen * influence).sum() / np.square(influence).sum()),
+        high=0.8,
+        why="the two differ by more than the errors above",
+    )
+    yield Plot(
+        "Influence of a sample not seen yet",
+        "query",
+        "influence",
+        (
+            Series("sampled", np.arange(3), found, 2 * error, style="bars"),
+            Series("exact, weight 0", np.arange(3), influence, style="points"),
+            Series("exact, weight 1", np.arange(3) + 0.2, seen, style="points"),
+        ),
+        zero=True,
+    )
+
+
+_SIZES = np.array([1e2, 1e3, 1e4, 1e5])
+
+
+def _regular(n_beta: np.ndarray, weights: np.ndarray | None = None) -> TemperedPosterior:
+    """Return the posterior of a regular model of one weight whose losses are not quadratic."""
+    targets = np.array([-0.5, 0.2, 0.9])
+
+    def losses(points: np.ndarray) -> np.ndarray:
+        return np.asarray(np.log(np.cosh(points - targets)) + 0.1 * np.sin(points) * targets)
+
+    return tempered_posterior(losses, [[[-6.0, 6.0]]], n_beta, sample_weights=weights, rtol=1e-9)
+
+
+@claim(
+    "regular-posterior",
+    "In a regular model the posterior narrows to a Gaussian around the minimum with covariance (n I)^-1.",
+    source="paper 2.1 (Bernstein-von Mises)",
+    compares=(theory("Gaussian limit"), theory("exact posterior of a non-quadratic loss by quadrature")),
+    metric="variance times n times curvature; its rate of approach to 1",
+)
+def regular_posterior(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Follow the variance of one weight as the sample grows."""
+    moments = tempered_posterior(
+        lambda w: np.concatenate([np.log(np.cosh(w)) + 0.2 * np.tanh(w) ** 3, w], axis=1),
+        [[[-6.0, 6.0]]],
+        2 * _SIZES,
+        sample_weights=[1.0, 0.0],
+        rtol=1e-11,
+    )
+    scaled = _SIZES * moments.covariance[:, 1, 1]  # curvature 1 at the minimum w = 0
+    yield Check(
+        "|n Var(w) - 1| at n = 1e5",
+        float(abs(scaled[-1] - 1)),
+        high=1e-3,
+        why="first correction of order 1 / n with fourth derivatives and squared third ones of order ten, 1e-4",
+    )
+    slopes = np.diff(np.log(np.abs(scaled - 1))) / np.diff(np.log(_SIZES))
+    yield Check(
+        "logarithmic slope of |n Var(w) - 1| at the largest n",
+        float(slopes[-1]),
+        low=-1.05,
+        high=-0.95,
+        why="the correction falls as 1 / n; the next one adds 1 / n of it",
+    )
+    yield Plot(
+        "Variance times n, less 1",
+        "n",
+        "|n Var - 1|",
+        (
+            *curves(_SIZES, "points", exact=np.abs(scaled - 1)),
+            *curves(_SIZES, "dashes", falls_as_one_over_n=np.abs(scaled[0] - 1) * _SIZES[0] / _SIZES),
+        ),
+        log="xy",
+    )
+
+
+@claim(
+    "bif-tends-to-classical",
+    "Where the model is regular the Bayesian influence tends to the classical one with the number of data.",
+    source="paper 2.2 (recovers the classical influence), Eq. 1",
+    compares=(
+        theory("-g_i g_j / (N h) at the minimum"),
+        theory("exact posterior by quadrature"),
+        numerics("minimiser of the reweighted loss, central difference"),
+    ),
+    metric="relative difference and its rate in n_beta",
+)
+def bif_tends_to_classical(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare the exact influence of three samples with the classical one at growing n_beta."""
+    targets = np.array([-0.5, 0.2, 0.9])
+
+    def slopes(w: float) -> np.ndarray:
+        return np.asarray(np.tanh(w - targets) + 0.1 * np.cos(w) * targets)
+
+    def curvatures(w: float) -> np.ndarray:
+        return np.asarray(1 / np.cosh(w - targets) ** 2 - 0.1 * np.sin(w) * targets)
+
+    def minimum(weights: np.ndarray) -> float:
+        w = 0.0
+        for _ in range(50):
+            w -= float(weights @ slopes(w) / (weights @ curvatures(w)))
+        return w
+
+    best = minimum(np.ones(3))
+    classical = -np.outer(slopes(best), slopes(best)) / curvatures(best).sum()
+    step = 1e-4
+
+    def losses(w: float) -> np.ndarray:
+        return np.asarray(np.log(np.cosh(w - targets)) + 0.1 * np.sin(w) * targets)
+
+    refitted = np.array(
+        [
+            (losses(minimum(np.ones(3) + step * unit)) - losses(minimum(np.ones(3) - step * unit))) / (2 * step)
+            for unit in np.eye(3)
+        ]
+    )
+    size = float(np.abs(classical).max())
+    yield Check(
+        "refitted minimum, central difference, against -g g / (N h)",
+        float(np.abs(refitted - classical).max() / size),
+        high=100 * step**2 + 1e-11,
+        why="second order of the step; rounding 1e-16 / 1e-4",
+    )
+    exact = _regular(_SIZES)
+    apart = np.abs(exact.influence - classical).max(axis=(1, 2)) / size
+    rates = np.diff(np.log(apart)) / np.diff(np.log(_SIZES))
+    yield Check(
+        "relative difference at n_beta = 1e5",
+        float(apart[-1]),
+        high=1e-3,
+        why="corrections of order 1 / n_beta with third and fourth derivatives over squared curvature of order ten",
+    )
+    yield Check(
+        "logarithmic slope of the difference at the largest n_beta",
+        float(rates[-1]),
+        low=-1.05,
+        high=-0.95,
+        why="it falls as 1 / n_beta; the next order adds 1 / n_beta of it",
+    )
+    yield Plot(
+        "Bayesian less classical influence",
+        "n_beta",
+        "relative difference",
+        (
+            *curves(_SIZES, "points", exact=apart),
+            *curves(_SIZES, "dashes", falls_as_one_over_n=apart[0] * _SIZES[0] / _SIZES),
+        ),
+        log="xy",
+    )
