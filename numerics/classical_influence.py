@@ -183,7 +183,7 @@ def gauss_newton_influence(
     """Return the damped Gauss-Newton influence at every checkpoint and damping constant.
 
     The matrix is that of `gauss_newton_matrix`. It has rank N O at most, O the outputs of a sample, and where that is
-    less than the number of parameters it is factorised in the span of its rows.
+    less than the number of parameters it is factorised in the span of the rows of J.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def gauss_newton_influence(
         As for `hessian_influence`, with the Gauss-Newton matrix in the place of H. Damping must be positive where
         that is singular: in every linear network, and if there are more parameters than outputs of all samples.
     method
-        "dense" or "matrix-free". If not given, dense where d min(d, N O + other queries) <= 2^24, d the number of
+        "dense" or "matrix-free". If not given, dense where d min(d, N O) <= 2^24, d the number of
         parameters, and for linear networks of any size with weights 1.
     progress
         Called with the number of checkpoints done: after each, or once for a linear network, whose checkpoints all go

@@ -3,9 +3,9 @@ r"""Damped influence of any torch module by an eigendecomposition of its curvatu
 .. math:: I_{ij} = -\frac{1}{N}\, \nabla \ell_j^T (M + \lambda I)^{-1} \nabla \ell_i , \qquad M = H \text{ or } G .
 
 One decomposition serves every damping constant. Where the Gauss-Newton matrix G has fewer dimensions than there are
-parameters, it is taken in an orthonormal basis of the span of the rows of J and of the gradients: G vanishes outside,
-and no gradient leads there. Woodbury's identity solves in the same space, but subtracts numbers of size 1 / lambda and
-needs losses that are convex in the outputs.
+parameters, it is taken in an orthonormal basis of the span of the rows of J: G vanishes outside, and the gradients of
+the sources, sums of rows of J, lie inside, whatever is asked of them. Woodbury's identity solves in the same space, but
+subtracts numbers of size 1 / lambda and needs losses that are convex in the outputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["dense_influence", "dense_numbers"]
 def dense_numbers(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints) -> int:
     """Return how many numbers the matrix to factorise, or the rows that span it, hold."""
     size = checkpoints.model.n_parameters
-    return size * (size if request.curvature == "hessian" else min(size, _spanning(request, checkpoints)))
+    return size * (size if request.curvature == "hessian" else min(size, _rank_bound(request, checkpoints)))
 
 
 def dense_influence(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints) -> xr.Dataset:
@@ -52,7 +52,7 @@ def dense_influence(request: InfluenceRequest[Samples], checkpoints: ModuleCheck
         spectrum = (
             _hessian_spectrum(request, checkpoints, t)
             if request.curvature == "hessian"
-            else _gauss_newton_spectrum(request, checkpoints, t, asked)
+            else _gauss_newton_spectrum(request, checkpoints, t)
         )
         values, vectors = spectrum.values, spectrum.vectors
         every = torch.cat([values, values.new_zeros(spectrum.zeros)]).cpu().numpy()
@@ -89,7 +89,7 @@ def dense_influence(request: InfluenceRequest[Samples], checkpoints: ModuleCheck
 class _Spectrum:
     """Eigenvalues (k,) and eigenvectors (d, k), further eigenvalues of zero, and products with the rows of a block.
 
-    The further ones belong to directions that no gradient has a part in.
+    The further ones belong to directions in which no source has a part.
     """
 
     values: torch.Tensor
@@ -105,16 +105,13 @@ def _hessian_spectrum(request: InfluenceRequest[Samples], checkpoints: ModuleChe
     return _decomposed(matrix, request, checkpoints.epochs[t])
 
 
-def _gauss_newton_spectrum(
-    request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints, t: int, asked: Float[torch.Tensor, "q d"]
-) -> _Spectrum:
+def _gauss_newton_spectrum(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints, t: int) -> _Spectrum:
     model, w, samples = checkpoints.model, checkpoints.weights[t], request.dataset
     beta = torch.tensor(request.sample_weights)
-    if _spanning(request, checkpoints) >= len(w):
+    if _rank_bound(request, checkpoints) >= len(w):
         return _decomposed(gauss_newton_matrix(model, w, samples, beta), request, checkpoints.epochs[t])
     batches = list(output_derivatives(model, w, samples))
-    rows = [jacobian.flatten(0, 1) for _, jacobian, _ in batches] + ([] if request.queries is None else [asked])
-    basis = torch.linalg.qr(torch.cat(rows).mT).Q
+    basis = torch.linalg.qr(torch.cat([jacobian.flatten(0, 1) for _, jacobian, _ in batches]).mT).Q
     inside = basis.new_zeros(basis.shape[1], basis.shape[1])
     mean = in_the_mean(w, samples, beta)
     for part, jacobian, curved in batches:
@@ -134,7 +131,6 @@ def _decomposed(matrix: Float[torch.Tensor, "k k"], request: InfluenceRequest[Sa
     return _Spectrum(values, vectors, 0, lambda rows: rows @ matrix)
 
 
-def _spanning(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints) -> int:
-    """Return how many rows span the Gauss-Newton matrix and the gradients of other queries: N O and one a query."""
-    outputs = n_outputs(checkpoints.model, checkpoints.weights[0], request.dataset)
-    return len(request.dataset) * outputs + (0 if request.queries is None else len(request.queries))
+def _rank_bound(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints) -> int:
+    """Return the number N O of rows of J."""
+    return len(request.dataset) * n_outputs(checkpoints.model, checkpoints.weights[0], request.dataset)
