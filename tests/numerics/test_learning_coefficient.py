@@ -179,12 +179,12 @@ def at_finite_n(widths, t, points):
     return float((weight * sum(slope[i] for i in axes)).sum() / weight.sum())
 
 
-@pytest.mark.parametrize(("widths", "points"), [((2, 2, 2), 800), ((5, 3, 5), 160)])
+@pytest.mark.parametrize(("widths", "points"), [((2, 2, 2), 400), ((5, 3, 5), 120)])
 def test_finite_n_beta_and_localization_are_as_the_exact_integral_says(widths, points):
     """The trapezoidal sums change by less than 2e-3 when points are halved, a tenth of the standard error."""
     exact = at_finite_n(widths, 100.0, points)
     assert abs(exact - at_finite_n(widths, 100.0, points // 2)) < 2e-3
-    found = measured(widths, 0, 100.0, steepness=3.0, length=4, chains=48)
+    found = measured(widths, 0, 100.0, steepness=4.0, length=2, chains=96)
     assert abs(float(found["learning_coefficient"]) - exact) < 4 * float(found["standard_error"])
     # What is tested is not the limit: that is far away.
     assert exact + 10 * float(found["standard_error"]) < learning_coefficient(widths, 0)[0]
@@ -241,7 +241,9 @@ def test_the_most_singular_minimum_has_the_smallest_coefficient():
     """
     data, _ = singular_minimum((2, 2, 2), 0)
     regular = Checkpoints(np.zeros(1), torch.zeros(1, 2, 2), 20 * torch.eye(2)[None])
-    found = estimate_learning_coefficient(data, regular, MALA(5e-5, 100.0, 1.0), chains=16, draws=2000, burn_in=200)
+    found = estimate_learning_coefficient(
+        data, regular, MALA(5e-5, 100.0, 1.0), chains=32, draws=600, burn_in=200, workers=1
+    )
     value, error = float(found["learning_coefficient"][0]), float(found["standard_error"][0])
     assert abs(value - 2) < 4 * error
     assert value - 4 * error > 1.5
