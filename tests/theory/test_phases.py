@@ -1,4 +1,4 @@
-"""Free energies against high precision, singular models against series, quadrature against closed forms and scipy."""
+"""Free energies and transitions against high precision, singular models against series and quadrature."""
 
 import mpmath
 import numpy as np
@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.optimize import minimize_scalar
 from scipy.special import gamma
 
 from theory.phases import (
@@ -18,7 +17,6 @@ from theory.phases import (
     transition_sample_size,
     type_b_transition,
 )
-from theory.quadrature import tempered_posterior
 
 EPS = np.finfo(float).eps
 exponent = st.floats(-300, np.log10(0.367))
@@ -190,223 +188,6 @@ def test_power_model(k):
     assert np.allclose(variance, 1 / (2 * k), rtol=16 * EPS)
     # Z = Gamma(1 + 1/2k) n^(-1/2k), each logarithm rounded
     assert np.allclose(log_z, np.log(gamma(1 + 1 / (2 * k))) - np.log([1e-3, 1.0, 1e200]) / (2 * k), rtol=8 * EPS)
-
-
-def skewed(w):
-    x = w[:, 0]
-    return np.stack([(x - 0.3) ** 2, np.cosh(x) - 0.5 * np.sin(3 * x), 0.2 * x**4 + 0.1 * x], axis=1)
-
-
-def test_posterior_matches_scipy_quad():
-    beta, n_beta = np.array([1.0, 0.0, 2.0]), 6.0
-
-    def density(x):
-        return np.exp(-n_beta / 3 * (skewed(np.array([[x]]))[0] @ beta) - x**2 / 3)
-
-    def integral(f):
-        return quad(lambda x: f(skewed(np.array([[x]]))[0]) * density(x), -3, 4, epsabs=0, epsrel=1e-12, limit=200)[0]
-
-    z = integral(lambda _: 1.0)
-    mean = np.array([integral(lambda x, i=i: x[i]) for i in range(3)]) / z
-    covariance = np.array(
-        [[integral(lambda x, i=i, j=j: (x[i] - mean[i]) * (x[j] - mean[j]) + 1) for j in range(3)] for i in range(3)]
-    )
-    covariance = covariance / z - 1  # the 1 keeps quad's relative tolerance meaningful where the covariance vanishes
-    result = tempered_posterior(
-        skewed, [[[-3, 4]]], n_beta, sample_weights=beta, log_prior=lambda w: -(w[:, 0] ** 2) / 3
-    )
-    deviations = np.sqrt(np.diag(covariance))
-    assert -result.free_energy == pytest.approx(np.log(z), abs=1e-8)  # rtol of the engine
-    assert np.all(np.abs(result.mean - mean) <= 1e-8 * deviations)
-    assert np.all(np.abs(result.covariance - covariance) <= 1e-8 * np.outer(deviations, deviations) + 4e-12)
-    assert np.all(result.errors <= 1e-8)
-    assert np.allclose(result.influence, -n_beta / 3 * result.covariance, rtol=4 * EPS)
-
-
-def test_splitting_a_box_changes_nothing():
-    whole = tempered_posterior(skewed, [[[-3, 4]]], [2.0, 300.0])
-    halves = tempered_posterior(skewed, [[[-3, 0.1]], [[0.1, 4]]], [2.0, 300.0])
-    scale = np.sqrt(np.einsum("nii->ni", whole.covariance))
-    # rtol of each of the two, and as much again for the combination
-    assert np.allclose(whole.free_energy, halves.free_energy, rtol=0, atol=4e-8)
-    assert np.all(np.abs(whole.covariance - halves.covariance) <= 4e-8 * scale[:, :, None] * scale[:, None, :])
-    assert halves.phase_weights.shape == (2, 2)
-    assert np.allclose(halves.phase_weights.sum(axis=-1), 1, rtol=4 * EPS)
-
-
-@pytest.mark.parametrize("shape", [(3,), (1, 2)])
-def test_sample_sizes_of_any_shape_give_what_each_gives_alone(shape):
-    sizes = np.geomspace(0.5, 50.0, int(np.prod(shape))).reshape(shape)
-    together = tempered_posterior(skewed, [[[-3, 0.1]], [[0.1, 4]]], sizes)
-    for index in np.ndindex(shape):
-        alone = tempered_posterior(skewed, [[[-3, 0.1]], [[0.1, 4]]], sizes[index])
-        for name in ("free_energy", "phase_weights", "mean", "covariance", "influence", "errors"):
-            assert np.array_equal(getattr(together, name)[index], getattr(alone, name)), name
-
-
-def test_influence_is_the_second_derivative_of_the_free_energy():
-    n_beta, h = 5.0, 0.05
-
-    def run(beta):
-        return tempered_posterior(skewed, [[[-3, 4]]], n_beta, sample_weights=beta, rtol=1e-11)
-
-    base = run(np.ones(3))
-    for i in range(3):
-        unit = np.eye(3)[i]
-        at = {k: run(1 + k * h * unit) for k in (-4, -2, -1, 1, 2, 4)}
-
-        def central(get, k, at=at):
-            """Fourth-order first derivative with spacing k h."""
-            return (8 * (get(at[k]) - get(at[-k])) - (get(at[2 * k]) - get(at[-2 * k]))) / (12 * k * h)
-
-        def check(get, expected, central=central):
-            narrow, wide = central(get, 1), central(get, 2)
-            # halving the spacing divides the error by 16: the difference is 15 errors of the narrow stencil. Noise: an
-            # error 1e-11 in F or in a standard deviation (< 10) of a mean, times 18 / 12 h
-            assert np.all(np.abs(narrow - expected) <= np.abs(narrow - wide) + 1e-10 * 18 / (12 * h))
-
-        check(lambda r: r.free_energy, n_beta / 3 * base.mean[i])
-        check(lambda r: r.mean, base.influence[i])  # d E[l_j] / d beta_i, so d2F = -(n_beta/3)^2 Cov
-
-
-@pytest.mark.parametrize("n", [10.0, 1e4, 1e6])
-def test_narrow_rotated_valley_in_two_dimensions(n):
-    angle, centre = 0.4, np.array([0.21, -0.13])
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    hessian = rotation @ np.diag([400.0, 20.0]) @ rotation.T
-    tilt = np.array([[0.5, 0.2], [-0.5, -0.2]])  # two losses whose gradients cancel in the mean
-
-    def losses(w):
-        v = w - centre
-        return np.einsum("pa,ab,pb->p", v, hessian, v)[:, None] / 2 + v @ tilt.T
-
-    result = tempered_posterior(losses, [[[-3, 3], [-3, 3]]], n)
-    sigma = np.linalg.inv(n * hessian)
-    covariance = tilt @ sigma @ tilt.T + 1 / n**2  # tr(H S H S)/2 = d / (2 n^2), d = 2
-    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    # the box cuts off less than exp(-n 20 2.7^2 / 2) < 1e-300
-    assert -result.free_energy == pytest.approx(np.log(2 * np.pi) + np.linalg.slogdet(sigma)[1] / 2, abs=2e-8)
-    assert np.allclose(result.mean, 1 / n, rtol=0, atol=1e-8 * np.sqrt(np.diag(covariance)).max())
-    assert np.all(np.abs(result.covariance - covariance) <= 2e-8 * scale)
-
-
-@pytest.mark.parametrize("n", [0.0, 20.0, 1e4, 1e6])
-def test_singular_valley_in_two_dimensions(n):
-    result = tempered_posterior(lambda w: (w[:, :1] * w[:, 1:]) ** 2, [[[0, 1], [0, 1]]], n)
-    log_z, mean, variance = product_moments(n)
-    assert -result.free_energy == pytest.approx(log_z, abs=1e-8)
-    if n > 0:
-        deviation = np.sqrt(variance)
-        assert n * result.mean[0] == pytest.approx(mean, abs=1e-8 * deviation)
-        assert n**2 * result.covariance[0, 0] == pytest.approx(variance, rel=2e-8)
-
-
-HEIGHT, FLAT, SHARP, SPREAD = 1e-4, 10.0, 50.0, 0.5
-VALLEY_AND_WELL = [[[-2.0, -0.2]], [[0.2, 2.0]]]
-
-
-def valley_and_well(w):
-    """Return two losses that disagree about a quartic valley at -1, of higher loss, and a quadratic well at 1."""
-    x = w[:, 0]
-    loss = np.where(x < 0, HEIGHT + FLAT * (x + 1) ** 4, SHARP * (x - 1) ** 2)
-    return np.stack([loss + SPREAD * x, loss - SPREAD * x], axis=1)
-
-
-def predicted_transition():
-    """n* from the local free energies: lambda = 1/4 and 1/2, constants from the Gamma integral and the Gaussian."""
-    constants = -np.log(gamma(0.25) / 2 * FLAT**-0.25), -np.log(np.sqrt(np.pi / SHARP))
-    return float(transition_sample_size(-HEIGHT, 0.25, constants[1] - constants[0]))
-
-
-def test_phases_exchange_at_the_predicted_sample_size():
-    n = predicted_transition()
-    result = tempered_posterior(valley_and_well, VALLEY_AND_WELL, [0.5 * n, n, 2 * n])
-    # what the boxes cut off is below exp(-n 10 0.8^4); rtol is 1e-8 in each log Z
-    assert result.phase_weights[1] == pytest.approx([0.5, 0.5], abs=2e-8)
-    assert result.phase_weights[0, 0] > 0.6
-    assert result.phase_weights[2, 0] < 0.4
-
-
-def test_influence_peaks_at_the_transition():
-    n_star = predicted_transition()
-
-    def at(log_n):
-        return tempered_posterior(valley_and_well, VALLEY_AND_WELL, np.exp(log_n))
-
-    peak = minimize_scalar(
-        lambda x: -abs(at(x).covariance[0, 1]), bounds=(np.log(n_star) - 3, np.log(n_star) + 3), method="bounded"
-    ).x
-    within_u = -(SPREAD**2) * gamma(0.75) / gamma(0.25) / np.sqrt(FLAT * n_star)  # -SPREAD^2 Var(w), quartic
-    within_v = -(SPREAD**2) / (2 * SHARP * n_star)
-    between = -((2 * SPREAD) ** 2)
-    # Stationarity in log n of T = pi C_U + (1 - pi) C_V + pi (1 - pi) d: the weight is off 1/2 by (C_U - C_V) / (2 d),
-    # and by (dT/dlog n) / (2 d pi') with dT/dlog n = -C_U / 4 (C_U falls as n^-1/2, weight 1/2) and
-    # pi' = -(n h - 1/4) / 4. Left out: the losses' own terms 1/n against C_U ~ n^-1/2 (under 5 %), and the search's
-    # 1e-5 in log n. 10 % cover both.
-    slope = -(n_star * HEIGHT - 0.25) / 4
-    offset = (within_u - within_v) / (2 * between) + (-within_u / 4) / (2 * between * slope)
-    weight = float(at(peak).phase_weights[0])
-    assert abs(weight - 0.5 - offset) <= 0.1 * abs(offset) + 1e-5
-    assert abs(weight - 0.5) < 1e-3
-    assert abs(peak - np.log(n_star)) < 4 * 1e-3 / abs(4 * slope)
-    heights = np.abs(at(np.log(n_star) + np.array([-3, 0, 3])).covariance[:, 0, 1])
-    assert heights[1] > 2 * heights[0]
-    assert heights[1] > 2 * heights[2]
-
-
-def test_known_peaks_are_found():
-    """A well of width 1e-7 between the nodes of the first mesh, invisible to it, counts once its place is given."""
-    centre, width = 0.01234, 1e-7
-
-    def losses(w):
-        return -np.exp(-((w - centre) ** 2) / (2 * width**2))
-
-    blind = tempered_posterior(losses, [[[-1, 1]]], 20.0)
-    seeing = tempered_posterior(losses, [[[-1, 1]]], 20.0, points=[[centre]])
-    assert -blind.free_energy == pytest.approx(np.log(2), abs=1e-8)
-    # inside, the integral of exp(20 exp(-t^2/2)) - 1 over t, times the width
-    inside = quad(lambda t: np.expm1(20 * np.exp(-(t**2) / 2)), -15, 15, epsabs=0, epsrel=1e-12, limit=200)[0] * width
-    assert -seeing.free_energy == pytest.approx(np.log(2 + inside), abs=2e-8)
-
-
-def test_constant_losses_have_no_covariance():
-    result = tempered_posterior(lambda w: np.full((len(w), 2), 3.0), [[[0, 1]]], 10.0)
-    assert np.array_equal(result.mean, [3.0, 3.0])
-    assert np.array_equal(result.covariance, np.zeros((2, 2)))
-
-
-def quadratic(w):
-    return w[:, :1] ** 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"boxes": [[[0.0, 0.0]]]}, "lower limit below its upper"),
-        ({"boxes": [[[0.0, 1.0]], [[0.5, 2.0]]]}, "boxes 0 and 1 overlap"),
-        ({"boxes": [[0.0, 1.0]]}, "boxes must have 3 dimension"),
-        ({"boxes": [[[0, 1], [0, 1], [0, 1]]]}, "1 or 2 dimensions"),
-        ({"n_beta": -1.0}, "n_beta must not be negative"),
-        ({"rtol": 0.0}, "rtol must be a positive number"),
-        ({"max_cells": 0}, "max_cells must be at least 1"),
-        ({"points": [[0.0, 0.0]]}, "points has shape"),
-        ({"sample_weights": [1.0, 1.0]}, "there are 1 losses"),
-        ({"losses": lambda w: w[:, 0]}, r"losses returned shape \(52,\)"),
-        ({"losses": lambda w: np.full((len(w), 1), np.nan)}, "losses is not finite"),
-        ({"log_prior": lambda w: np.full(len(w), -np.inf)}, "log_prior is not finite"),
-        ({"log_prior": lambda w: w}, "log_prior returned shape"),
-        ({"losses": lambda w: w[:, :1] ** 2 + 1.0, "n_beta": 1e9}, "subtract the smallest loss"),
-    ],
-)
-def test_bad_input_of_the_quadrature(arguments, sentence):
-    call = {"losses": quadratic, "boxes": [[[-1.0, 1.0]]], "n_beta": 1.0} | arguments
-    with pytest.raises(ValueError, match=sentence):
-        tempered_posterior(call.pop("losses"), call.pop("boxes"), call.pop("n_beta"), **call)
-
-
-def test_unreached_tolerance_is_refused():
-    with pytest.raises(RuntimeError, match="needs more than 8 cells"):
-        tempered_posterior(quadratic, [[[-1.0, 1.0]]], 1e6, max_cells=8)
 
 
 @pytest.mark.parametrize(
