@@ -145,36 +145,36 @@ def _be_the_child(targets: list[str], plugin: Recorder | Judge, answer: str) -> 
         os._exit(0)  # never back into the parent's loop
 
 
-def order_for(mutant: Mutant, record: dict) -> dict[str, float]:
-    """Return the tests to run on a mutant, with the key by which to sort them."""
+def stages_for(mutant: Mutant, record: dict) -> list[dict[str, float]]:
+    """Return the tests to run on a mutant with the key by which to sort them: the file that knows it best, the rest."""
     seconds, tests = record["seconds"], record["tests"]
     first, last = mutant.lines
-    near = {test for line in range(first, last + 1) for test in tests.get(f"{mutant.path}:{line}", ())}
+    near = [test for line in range(first, last + 1) for test in tests.get(f"{mutant.path}:{line}", ())]
     # a statement of module level runs at import, before any test: all tests of the module are near
-    near = near or set(tests.get(f"{mutant.path}:0", ()))
-    files = {test.split("::")[0] for test in near}
+    near = near or tests.get(f"{mutant.path}:0", [])
+    files = [name for name, _ in Counter(test.split("::")[0] for test in near).most_common()]
     # what a fixture of the module computed is booked on the first test that used it: the rest of the file runs as well
-    return {test: cost + FAR * (test not in near) for test, cost in seconds.items() if test.split("::")[0] in files}
+    order = {test: cost + FAR * (test not in near) for test, cost in seconds.items()}
+    groups = [[name for name in files if name == files[0]], [name for name in files if name != files[0]]]
+    return [{test: key for test, key in order.items() if test.split("::")[0] in group} for group in groups if group]
 
 
 def judge(mutant: Mutant, copy: Path, record: dict) -> str:
     """Plant a mutant, run its tests, and return "survived", "timed out" or the test that failed."""
-    order = order_for(mutant, record)
-    if not order:
-        return "survived"
-    expected = sum(cost % FAR for cost in order.values())
     path = copy / mutant.path
     source = path.read_bytes()
     path.write_bytes(mutant.apply(source))
     try:
-        found = run_tests(sorted({test.split("::")[0] for test in order}), Judge(order), 60 + 5 * expected)
+        for order in stages_for(mutant, record):
+            limit = 60 + 10 * sum(key % FAR for key in order.values())
+            found = run_tests(sorted({test.split("::")[0] for test in order}), Judge(order), limit)
+            if found is None:
+                return "timed out"
+            if found["code"] not in (0, 5):
+                return found["killer"] or "the tests could not be collected"
     finally:
         path.write_bytes(source)
-    if found is None:
-        return "timed out"
-    if found["code"] in (0, 5):
-        return "survived"
-    return found["killer"] or "the tests could not be collected"
+    return "survived"
 
 
 def main() -> None:

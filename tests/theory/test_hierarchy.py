@@ -63,6 +63,12 @@ def test_singular_values_are_exact(levels):
     assert {int(root): count for root, count in roots.items()} == expected
 
 
+def test_three_levels_unless_told_otherwise():
+    assert np.array_equal(hierarchical_structure().values, hierarchical_structure(3).values)
+    assert np.array_equal(tree_distance(), tree_distance(3))
+    assert len(hierarchical_dataset()) == 8
+
+
 def test_without_drops_rows_and_keeps_names():
     data = hierarchical_dataset().without(["dog", "lily"])
     assert data.names == ("cat", "sparrow", "penguin", "pine", "oak", "rose")
