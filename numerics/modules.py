@@ -173,10 +173,10 @@ class TorchModel:
         return torch.cat([p.flatten() for p in self.module.parameters()])
 
     def parameters(self, weights: Float[torch.Tensor, " d"]) -> dict[str, torch.Tensor]:
-        """Return views of flat weights by parameter name; differentiable, and vmap goes through it."""
+        """Return flat weights by parameter name; differentiable, and vmap goes through it."""
         sizes = [prod(shape) for shape in self.shapes.values()]
         pieces = weights.split(sizes)
-        return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+        return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
     def outputs(self, weights: Float[torch.Tensor, " d"], inputs: torch.Tensor) -> torch.Tensor:
         """Return the module's outputs with the given weights."""
@@ -271,7 +271,7 @@ class ModuleCheckpoints:
         samples = Samples.of(data).like(self.weights)
         try:
             losses = self.model.losses(self.weights[0], samples)
-        except RuntimeError as error:  # torch's word for shapes and dtypes that do not fit
+        except (RuntimeError, IndexError) as error:  # torch's words for shapes, dtypes and classes that do not fit
             raise ValueError(
                 f"the module cannot evaluate inputs of shape {tuple(samples.inputs.shape)} with targets of shape "
                 f"{tuple(samples.targets.shape)}: {error}"

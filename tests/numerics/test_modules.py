@@ -138,6 +138,18 @@ def test_bad_input_is_refused(make, error, match):
         make()
 
 
+def test_weights_need_not_be_contiguous():
+    every_other = torch.stack([MODEL.initial(), MODEL.initial()], dim=1)[:, 0]
+    assert not every_other.is_contiguous()
+    assert torch.equal(MODEL.losses(every_other, classes()), MODEL.losses(MODEL.initial(), classes()))
+
+
+def test_a_class_that_is_not_there_is_refused():
+    wrong = Samples(torch.zeros(2, 4), torch.tensor([0, 7]))
+    with pytest.raises(ValueError, match="cannot evaluate inputs"):
+        ModuleCheckpoints(np.array([0, 7]), MODEL, WEIGHTS).check_fits(wrong)
+
+
 def test_a_loss_that_is_not_finite_names_its_sample():
     model = TorchModel(torch.nn.Linear(1, 1), lambda outputs, targets: torch.log(targets[:, 0]) + outputs[:, 0])
     samples = Samples(torch.zeros(2, 1), torch.tensor([[1.0], [-1.0]]), ("good", "bad"))
