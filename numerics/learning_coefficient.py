@@ -21,6 +21,12 @@ What a perfect sampler would return is not the learning coefficient lambda itsel
   steps; burn in for twice that.
 
 Away from a minimum a chain that goes downhill gives negative estimates. They are returned as they are.
+
+Settings that reach Aoyagi's values of two-layer networks (P, h, O) within 1 %: L = 1/2 |W - W*|^2 at the balanced
+minimum of least norm, singular values 1; `MALA` with a pull of 1 at n_beta = 300 and 3000; steps of 2.4 to 4 over
+n_beta ((sqrt(h) + sqrt(max(P, O)))^2 + 2), the curvature met on the way, so that two to four in five proposals are
+accepted; a burn-in of 1.5 and draws over 0.5 (at the smaller n_beta, 4) times 2 / (eps gamma) steps; 16 chains; and
+extrapolation.
 """
 
 from __future__ import annotations

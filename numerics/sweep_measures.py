@@ -72,6 +72,10 @@ class LeaveOneOutCorrelation(SweepMeasure):
         for side in ("source", "query"):
             if strangers := [str(name) for name in self.reference[side].values if name not in dataset.names]:
                 raise ValueError(f"the leave-one-out reference's {side} {strangers[0]!r} is not in the data set.")
+        if not np.isfinite(self.reference.values).all():
+            raise ValueError(
+                "the leave-one-out reference holds a value that is not finite; leave out its epoch or pair."
+            )
         if len(checkpoints) < 2:
             raise ValueError("a correlation along training needs at least 2 checkpoints, but 1 was given.")
         if min(grid.chains) * min(grid.draws) < 2:

@@ -276,6 +276,7 @@ def test_a_measure_of_ones_own(threads):
             RUN,
             "source 'a' is not in the data set",
         ),
+        (LeaveOneOutCorrelation(LOO.where(LOO > 0)), {}, RUN, "holds a value that is not finite"),
         (MEASURE, {}, RUN.at([900.0]), "needs at least 2 checkpoints"),
         (MEASURE, {"chains": [1], "draws": [1, 5]}, RUN, "a covariance needs at least 2 draws"),
         (LearningCoefficientError(1.0), {"draws": [3, 10]}, RUN, "needs at least 4 draws"),
