@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +15,7 @@ __all__ = ["COLOURS", "Plot", "Series", "curves", "to_svg"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, darkest contrasts first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -84,7 +85,7 @@ class Plot:
     zero: bool = False
 
 
-def curves(x: ArrayLike, /, style: str = "line", **named: ArrayLike) -> tuple[Series, ...]:
+def curves(x: ArrayLike, style: str = "line", /, **named: ArrayLike) -> tuple[Series, ...]:
     """Return one series for every named array over the same x; underscores in names become spaces.
 
     Examples

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -113,7 +113,7 @@ class Experiment:
     def _with(self, settings: Settings) -> Self:
         return type(self)(self.dataset, settings, self._announce)
 
-    def variant(self, **training: float) -> Self:
+    def variant(self, **training: Any) -> Self:
         """Return the same experiment with other settings of gradient descent, kept for the next who asks."""
         settings = replace(self.settings, training=replace(self.settings.training, **training))
         if settings not in self._variants:
@@ -136,12 +136,12 @@ class Experiment:
 
     @property
     def delay(self) -> float:
-        """By how many epochs descent learns the fastest mode later than the flow.
+        """By how many epochs descent reaches half of the fastest mode later than the flow.
 
-        Per epoch a layer grows by 1 + s / tau instead of e^{s / tau}: the mode is late by s / (2 tau) of its rise time
-        tau / (2 s) ln(s / g0).
+        Euler's method on da/dt = f(a) is late by ln(f(a) / f(a0)) / 2 steps, the integral of f' / 2. Here f is
+        proportional to a (s - a^2), g = a^2, and half-way f(a) / f(a0) = (s / (8 g0))^(1/2).
         """
-        return float(np.log(self.modes.values[0] / self.modes.initial_strengths[0])) / 4
+        return float(np.log(self.modes.values[0] / (8 * self.modes.initial_strengths[0]))) / 4
 
     @property
     def lateness(self) -> float:

@@ -49,7 +49,7 @@ class Ledger:
     @property
     def verdicts(self) -> dict[Verdict, int]:
         """Number of claims and pairs of each verdict that occurs."""
-        found = [result.verdict for result in (*self.pairs, *self.claims)]
+        found = [pair.verdict for pair in self.pairs] + [claim.verdict for claim in self.claims]
         return {verdict: found.count(verdict) for verdict in Verdict if verdict in found}
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def critical_windows(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     "printed-critical-epochs",
     "The integrated loss difference of cat is largest for windows around t = 6000 and most negative around t = 3000.",
     source="paper C.5, Fig. 11a",
-    compares=(theory("windows of the exact solution"), retraining("windows of 100 epochs, six random starts")),
+    compares=(theory("windows of the exact solution, three random starts"), retraining("windows of 100 epochs")),
     metric="epochs of the extrema",
     corrected="about 4700 and 2100 at the paper's settings, whatever the random start; the order is as printed",
 )
@@ -151,14 +152,14 @@ def printed_critical_epochs(experiment: ToyExperiment) -> Iterator[Check | Plot]
     """Find the extrema from several random starts."""
     config = experiment.settings.training
     tops, bottoms = [], []
-    for seed in range(config.seed, config.seed + 6):
+    for seed in range(config.seed, config.seed + 3):
         variant = experiment if seed == config.seed else experiment.variant(seed=seed)
         line = variant.closed_brief_ablation.sel(source="dog", query="cat")
         tops.append(float(line.idxmax("epoch")))
         bottoms.append(float(line.idxmin("epoch")))
     for word, epochs, printed in (("largest", tops, 6000), ("most negative", bottoms, 3000)):
         yield Check(
-            f"{word}: latest epoch of six random starts",
+            f"{word}: latest epoch of three random starts",
             max(epochs),
             high=printed - 2 * experiment.settings.every,
             why=f"around {printed} would allow for the spacing of starts, twice {experiment.settings.every}",
@@ -175,10 +176,10 @@ def printed_critical_epochs(experiment: ToyExperiment) -> Iterator[Check | Plot]
         "random start",
         "epoch",
         (
-            Series("strongest harm", np.arange(6), np.array(tops), style="points"),
-            Series("strongest help", np.arange(6), np.array(bottoms), style="points"),
-            Series("", np.array([0, 5]), np.array([6000.0, 6000.0]), style="dashes", colour=0),
-            Series("", np.array([0, 5]), np.array([3000.0, 3000.0]), style="dashes", colour=1),
+            Series("strongest harm", np.arange(3), np.array(tops), style="points"),
+            Series("strongest help", np.arange(3), np.array(bottoms), style="points"),
+            Series("", np.array([0, 2]), np.array([6000.0, 6000.0]), style="dashes", colour=0),
+            Series("", np.array([0, 2]), np.array([3000.0, 3000.0]), style="dashes", colour=1),
         ),
     )
 
@@ -274,7 +275,7 @@ def _stretch(config: TrainingConfig, epochs: float) -> TrainingConfig:
     return replace(config, epochs=round(epochs), checkpoint_every=round(epochs))
 
 
-def _last(run: TrainingRun) -> dict[str, np.ndarray]:
+def _last(run: TrainingRun) -> dict[str, Any]:
     return {"w1": run.checkpoints.w1[-1].numpy(), "w2": run.checkpoints.w2[-1].numpy()}
 
 

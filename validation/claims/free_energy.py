@@ -22,7 +22,7 @@ _DATA = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]
 _START = np.array([0.9, 0.7])
 _N_BETA, _PULL = 30.0, 4.0
 _STEP = 1e-2
-_QUADRATURE = 1e-9
+_QUADRATURE = 1e-7
 
 
 def _losses(points: np.ndarray) -> np.ndarray:

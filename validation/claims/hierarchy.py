@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from numerics import branching_epochs
+from numerics import branching_epochs, representation_embedding
 from theory import half_rise_time
 from validation.charts import Plot, Series
 from validation.registry import Check, claim, numerics, retraining, theory
@@ -68,43 +68,6 @@ def levels_in_order(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             for k, (name, line) in enumerate(zip(("all items", *BRANCHES), trained.T, strict=True))
         ),
         marks=tuple((float(epoch), "") for epoch in predicted),
-    )
-
-
-def _sign_and_order(influence: xr.DataArray, error: float, why: str) -> Iterator[Check]:
-    """Check that dog first helps and then harms plants, birds and cat by more than `error`, and harms in that order."""
-    for name, mean in group_means(influence).items():
-        harm = int(mean.idxmax("epoch"))
-        earliest = float(mean.sel(epoch=slice(None, harm)).min())
-        yield Check(f"strongest help to {name}, before the harm", earliest, high=-error, why=why)
-        yield Check(f"strongest harm to {name}", float(mean.max()), low=error, why=why)
-    yield _order_check(influence)
-
-
-def _order_check(influence: xr.DataArray, source: str = "dog") -> Check:
-    peaks = harm_epochs(influence, source)
-    return Check(
-        f"smallest gap between the epochs of strongest harm, {', '.join(f'{p:.0f}' for p in peaks)}",
-        float(np.diff(peaks).min()),
-        low=float(np.diff(influence["epoch"]).min()),
-        why="in the order plants, birds, cat, by at least one checkpoint",
-    )
-
-
-def _group_plot(
-    title: str, influence: xr.DataArray, error: xr.DataArray | None = None, label: str = "influence"
-) -> Plot:
-    bands = group_means(error) if error is not None else {}
-    return Plot(
-        title,
-        "epoch",
-        label,
-        tuple(
-            Series(name, mean["epoch"].values, mean.values, bands[name].values * 2 if bands else None)
-            for name, mean in group_means(influence).items()
-        ),
-        marks=tuple((float(epoch), "") for epoch in harm_epochs(influence)),
-        zero=True,
     )
 
 
@@ -227,6 +190,16 @@ def hidden_distances(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(np.abs(apart - predicted).max() / apart.max()),
         high=overlap,
         why=f"modes overlap by h^(-1/2) = {overlap:.2f} of their size in random weights",
+    )
+    points = representation_embedding(data, experiment.checkpoints, dims=8).values
+    scaled = np.sum((points[:, :, None] - points[:, None]) ** 2, axis=-1)
+    outside = float(np.linalg.norm(experiment.initial_weights[0], 2))
+    yield Check(
+        "distances in the multidimensional scaling to 8 axes against the hidden layer's, largest difference",
+        float(np.abs(scaled - apart).max() / apart.max()),
+        high=8 * outside,
+        why="eight inputs span eight directions at the end; what training turns is of the size of the start, "
+        f"{outside:.3f}",
     )
     yield Plot(
         "Squared distance from dog",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from numerics import TrainingConfig, hessian_influence, leave_one_out, train
+from numerics import TrainingConfig, gauss_newton_influence, hessian_influence, leave_one_out, tracin, train
 from theory import Dataset, leave_group_out_trajectory, leave_one_out_trajectory
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
@@ -109,11 +109,11 @@ def masking_is_weight_zero(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         high=1e-9,
         why=f"the same sums in another order, {config.epochs} steps of rounding 1e-16 x growth e^12 at most",
     )
-    moved = (b @ np.eye(data.n_inputs))[:, :, 0] - (b[0])[:, 0]
+    moved = (b[:, :, 0] - b[0, :, 0]).numpy()  # one-hot inputs: the first column is what dog sees
     growth = float(np.log(experiment.modes.values[0] / experiment.modes.initial_strengths[0]))
     yield Check(
         "growth of the map along dog's input / size of the start",
-        float(moved.norm(dim=1).max() / np.linalg.norm(start1[:, 0])),
+        float(np.linalg.norm(moved, axis=1).max() / np.linalg.norm(start1[:, 0])),
         high=float(np.sqrt(experiment.modes.values[0])),
         why="W1 x stays where it started and W2 grows to s^(1/2) at most, so the unseen input keeps the size of the "
         "start "
@@ -335,6 +335,52 @@ def groups_are_not_sums(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 
 @claim(
+    "tracin-adds-up",
+    "The gradient kernel summed over training (TracIn) distributes each loss's decrease over the samples, and is "
+    "neither the "
+    "derivative nor leave-one-out, which also propagate what was learned.",
+    source="ours (Pruthi et al. 2020)",
+    compares=(
+        theory("integral of the kernel from modes"),
+        numerics("TracIn of the trained network"),
+        retraining("leave-one-out and central difference"),
+    ),
+    metric="sum over sources against the change of the loss; Pearson over different samples",
+)
+def tracin_adds_up(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Sum TracIn over its sources, and compare it with the influences that retraining measures."""
+    data, config = experiment.dataset, experiment.settings.training
+    traced = tracin(data, experiment.checkpoints, lr=config.lr)
+    losses = train(data, config).losses
+    change = (losses - losses.isel(epoch=0)).values
+    blur = (np.diff(experiment.epochs).max() * 2 * float(experiment.modes.values[0]) / experiment.tau) ** 2 / 12
+    yield Check(
+        "largest |sum over sources - change of the loss| / largest change",
+        float(np.abs(traced.sum("source").values - change).max() / np.abs(change).max()),
+        high=float(blur + experiment.lateness),
+        why=f"trapezoidal rule between checkpoints, {blur:.3f}, and first order in the step, {experiment.lateness:.3f}",
+    )
+    rate = 2 * config.lr / data.targets.size
+    kernel = experiment.kernel_from_modes.values
+    steps = np.diff(experiment.epochs)[:, None, None]
+    integral = -rate * np.cumsum((kernel[1:] + kernel[:-1]) / 2 * steps, axis=0)
+    predicted = traced.isel(epoch=slice(1, None)).copy(data=integral)
+    overlap = config.hidden**-0.5
+    result = agreement(without_self(predicted), without_self(traced.isel(epoch=slice(1, None))))
+    yield Check(
+        "slope on the integral of the kernel from modes",
+        result.slope,
+        low=1 - overlap,
+        high=1 + overlap,
+        why="modes overlap by h^(-1/2) of their size in random weights",
+    )
+    for name, measure in (("derivative", experiment.retrained_derivative), ("leave-one-out", experiment.retrained)):
+        pearson = agreement(without_self(measure), without_self(traced)).pearson
+        yield Check(f"Pearson with the {name}", pearson, high=0.9, why="equal quantities would give 1")
+    yield _pair_plot("Dog on cat", experiment.epochs, {"TracIn": traced, "leave-one-out": experiment.retrained}, {})
+
+
+@claim(
     "classical-at-convergence",
     "In a regular problem at its minimum the classical influence -g_j H^-1 g_i / N is what retraining with a changed "
     "weight gives.",
@@ -379,6 +425,13 @@ def classical_at_convergence(experiment: ToyExperiment) -> Iterator[Check | Plot
         float(np.abs(curved - predicted).max() / size),
         high=10 * damping / smallest + 1e3 * abs(missing),
         why=f"damping 1e-7 over the smallest curvature that a sample's gradient meets, s_min / N = {smallest:.2g}",
+    )
+    linear = gauss_newton_influence(data, last, damping=damping)["influence"].values[0, 0]
+    yield Check(
+        "damped Gauss-Newton matrix against the closed form",
+        float(np.abs(linear - predicted).max() / size),
+        high=10 * damping / smallest + 1e3 * abs(missing),
+        why="equal to the Hessian where W has been learned",
     )
     yield Plot(
         "Influence of sample 0",

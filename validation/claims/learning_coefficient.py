@@ -42,8 +42,12 @@ def smallest_networks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     for wanted, rank, expected, n in ((0.0, 0, 2, 1e5), (1.0, 1, 1, 1e3)):
         value, multiplicity = learning_coefficient((1, 1, 1), rank)
         yield Check(f"rank {rank}: multiplicity", float(multiplicity), low=expected, high=expected, why="Aoyagi 2024")
+
+        def loss(w: np.ndarray, wanted: float = wanted) -> np.ndarray:
+            return np.asarray((w[:, :1] * w[:, 1:] - wanted) ** 2)
+
         exact = tempered_posterior(
-            lambda w, wanted=wanted: (w[:, :1] * w[:, 1:] - wanted) ** 2,
+            loss,
             [[[0.0, 3.0], [0.0, 3.0]]],
             n,
             points=[[0.0, 0.0], [1.0, 1.0]],

@@ -47,7 +47,7 @@ def _wells(excess: float, sharpness: float = 1.0) -> TemperedPosterior:
     return tempered_posterior(
         losses,
         [[[-3.0, -1e-3]], [[1e-3, 3.0]]],
-        2 * np.geomspace(10, 1e5, 200),  # two "samples", of which the second has weight 0
+        2 * np.geomspace(10, 1e5, 120),  # two "samples", of which the second has weight 0
         sample_weights=[1.0, 0.0],
         points=[[-1.0], [1.0]],
     )
@@ -196,7 +196,7 @@ def coarse_graining(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     exact = _wells(_EXCESS)
     n = _sizes(exact)
     local = -exact.phase_log_evidences
-    chosen = np.array([0, 80, 120, 199])
+    chosen = np.array([0, 48, 72, 119])
 
     def loss(points: np.ndarray) -> np.ndarray:
         w = points[:, 0]
