@@ -32,8 +32,8 @@ test: setup ## Run the tests, doctests included, except those marked slow.
 validate-full: setup ## Run every test, slow ones included.
 	$(BIN)/python -m pytest -q -n 2 --benchmark-disable
 
-bench: setup ## Measure speed against the targets.
-	$(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
+bench: setup ## Measure speed: targets, growth with size, and peers if installed (pip install -e '.[bench]').
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
 
 mutation: setup ## Plant 320 small faults in theory and count those the tests notice (half an hour).
 	$(BIN)/python tests/mutation/run.py --package theory --sample 320 --seed 1 --out $(OUT)/mutation.jsonl
