@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint format validate-full bench mutation clean
+.PHONY: help setup reproduce test lint architecture format validate-full bench mutation clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ lint: setup ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+architecture: setup ## Write ARCHITECTURE.md anew from what every file says of itself.
+	$(BIN)/python tests/architecture.py
 
 format: setup ## Rewrite the code in the project's style.
 	$(BIN)/ruff format .

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from architecture import document
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
@@ -49,3 +50,7 @@ def test_public_names_are_exported_and_documented(package):
     module = __import__(package)
     for name in getattr(module, "__all__", []):
         assert getattr(module, name).__doc__, f"{package}.{name} has no docstring"
+
+
+def test_the_list_of_files_is_up_to_date():
+    assert (ROOT / "ARCHITECTURE.md").read_text() == document(), "run `make architecture`"
