@@ -102,16 +102,16 @@ def test_gradient_kernel_of_101_checkpoints(benchmark, checkpoints):
 
 def test_training_and_leave_one_out(benchmark):
     """Nine trainings; the target is 0.7 CPU-seconds. In one batch they cost less than nine alone."""
-    benchmark.pedantic(lambda: leave_one_out(DATA), rounds=3)
-    nine, one = cpu_seconds_of_each([lambda: leave_one_out(DATA), lambda: train(DATA)])
+    benchmark.pedantic(lambda: leave_one_out(DATA), rounds=2)
+    nine, one = cpu_seconds_of_each([lambda: leave_one_out(DATA), lambda: train(DATA)], 2)
     benchmark.extra_info["ratio to one training"] = nine / one
     assert nine / one < 9
 
 
 def test_timed_ablation_at_every_200th_epoch(benchmark):
     """(8 sources + 1) x 50 windows x 100 epochs after one training: in a batch less than the 5.5 trainings they are."""
-    benchmark.pedantic(lambda: timed_ablation(DATA), rounds=3)
-    ablated, one = cpu_seconds_of_each([lambda: timed_ablation(DATA), lambda: train(DATA)])
+    benchmark.pedantic(lambda: timed_ablation(DATA), rounds=2)
+    ablated, one = cpu_seconds_of_each([lambda: timed_ablation(DATA), lambda: train(DATA)], 2)
     benchmark.extra_info["ratio to one training"] = ablated / one
     assert ablated / one < 5.5
 
