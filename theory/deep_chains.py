@@ -112,6 +112,4 @@ def _primitive(x: np.ndarray, depth: int) -> np.ndarray:
     at small x, where x^b / b rules.
     """
     b = 2 / depth - 1
-    if depth == 1:
-        return np.asarray(-np.log1p(-x))
     return np.asarray(x**b / b + x ** (b + 1) / (b + 1) * hyp2f1(1, b + 1, b + 2, x))

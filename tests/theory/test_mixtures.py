@@ -199,6 +199,8 @@ def test_sum_of_weights_may_be_off_by_rounding_only():
         decompose_covariance([0.5, 0.5 + 3 * EPS], *moments)
     with pytest.raises(ValueError, match="weights must sum to 1"):
         decompose_covariance([0.5, 0.5 - 3 * EPS], *moments)
+    with pytest.raises(ValueError, match="weights must sum to 1"):  # K of each row counts, not the number of rows
+        decompose_covariance(np.tile([0.5, 0.5 + 3 * EPS], (100, 1)), *moments)
 
 
 def test_covariances_may_be_off_by_rounding_only():
