@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from paper_figs.cache import ResultCache
+from paper_figs.progress import ProgressBars
 from paper_figs.registry import FIGURES, find_figures, save_figure
 from paper_figs.results import FigureSettings, Results
 
@@ -22,6 +22,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/figures"),
     seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the samplers.", min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Coarser settings, to see that everything runs.")] = False,
+    device: Annotated[str, typer.Option(help="Where chains run: cpu, or cuda.")] = "cpu",
 ) -> None:
     """Draw the paper's figures, analytic beside empirical: PNG, PDF, the numbers (netCDF) and the caption.
 
@@ -30,25 +31,22 @@ def main(
     console = Console()
     try:
         chosen = find_figures(names)
+        settings = FigureSettings.seeded(seed, quick=quick, device=device)
         _make_writable(out)
     except (ValueError, OSError) as error:
         console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    cache = ResultCache(out / ".results", lambda note: console.print(f"[yellow]{note}[/]", soft_wrap=True))
     written = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(chosen))
-        cache = ResultCache(out / ".results", lambda note: console.print(f"[yellow]{note}[/]", soft_wrap=True))
-        results = Results(
-            FigureSettings.seeded(seed, quick=quick), cache, lambda what: progress.update(task, description=what)
-        )
+    with ProgressBars(console, len(chosen)) as bars:
+        results = Results(settings, cache, bars)
         try:
             for figure in chosen:
-                progress.update(task, description=f"figure {figure.identifier}: {figure.about}")
+                bars.figure(f"figure {figure.identifier}: {figure.about}")
                 for path in save_figure(figure, results, out):
                     console.print(f"Written to {path}", highlight=False, soft_wrap=True)
                 written += 1
-                progress.advance(task)
+                bars.figure_done()
         except KeyboardInterrupt:
             console.print(
                 f"[yellow]Interrupted after {written} of {len(chosen)} figures. The same command goes on from here: "

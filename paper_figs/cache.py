@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 _KEPT_BYTES = 2**30  # older results make room for newer ones beyond this
 # Modules that compute nothing that is kept: what figures keep, they ask of other modules.
-_DRAWN_ONLY = ("figure_", "style", "panels", "registry", "__main__")
+_DRAWN_ONLY = ("figure_", "style", "panels", "progress", "registry", "__main__")
 
 
 class ResultCache:
@@ -45,6 +45,7 @@ class ResultCache:
     """
 
     def __init__(self, folder: Path | None, note: Callable[[str], object] | None = None) -> None:
+        self._folder = folder
         self._memory = Memory(folder, verbose=0, compress=1)
         self._recall = self._memory.cache(_result, ignore=["compute"], verbose=0)
         self._note = note or (lambda _: None)
@@ -71,6 +72,13 @@ class ResultCache:
         finally:
             logger.removeHandler(handler)
             logger.propagate = propagates
+
+    def folder(self, name: str, settings: object) -> Path | None:
+        """Return a folder for a computation that keeps its own parts, by the same key as `get`; None without one."""
+        if self._folder is None:
+            return None
+        key = hashlib.sha256(f"{settings!r}\0{code_version()}".encode()).hexdigest()[:16]
+        return self._folder / name.replace(" ", "-") / key
 
     def shrink(self) -> None:
         """Delete the results used least recently if they take more than 1 GiB together."""

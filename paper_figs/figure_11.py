@@ -26,7 +26,7 @@ def caption(results: Results) -> str:
     )
     return (
         f"Figure 11 (after the paper's Figure 11). Dog is left out for {s.window} epochs only, from each start on; "
-        "shown is the sum over this window of the query's loss with dog minus without. Negative = dog helps. Dots: "
+        "shown is the sum over this window of the query's loss with dog minus without; negative = dog helps. Dots: "
         f"retraining, a start every {s.every} epochs; lines: the exact flow on every window from the exact matrix "
         f"solution, nothing fitted. They agree over all pairs and starts with Pearson {found.pearson:.5f} and slope "
         f"{found.slope:.3f}. When dog matters most depends on the query ({extrema}): sparrow, with which dog shares "

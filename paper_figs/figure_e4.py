@@ -52,13 +52,15 @@ def caption(results: Results) -> str:
 @computed_once
 def data(results: Results) -> xr.Dataset:
     """Return what the figure shows."""
-    bias, toy = results.settings.bias, results.settings.toy
-    quadratic = results.kept("quadratic bias", bias, lambda: quadratic_bias(bias))
+    bias, toy, device = results.settings.bias, results.settings.toy, results.settings.device
+    results.reporter.announce("sampling a quadratic")
+    quadratic = results.kept("quadratic bias", (bias, device), lambda: quadratic_bias(bias, device=device))
     trained = results.toy.checkpoints.at([toy.training.epochs])
+    results.reporter.announce("sampling the trained network with and without bias")
     sampled = results.kept(
         "toy bias",
-        (bias, toy.training, toy.sampler),
-        lambda: toy_bias(results.toy.dataset, trained, toy.sampler, bias),
+        (bias, toy.training, toy.sampler, device),
+        lambda: toy_bias(results.toy.dataset, trained, toy.sampler, bias, device=device),
     )
     return quadratic.assign({f"toy_{name}": array for name, array in sampled.items()})
 

@@ -8,11 +8,15 @@ from functools import cached_property, partial, wraps
 from typing import TypeVar, cast
 
 import numpy as np
+import torch
 import xarray as xr
 
-from numerics import TrainingConfig
+from numerics import TrainingConfig, bayesian_influence
 from paper_figs.cache import ResultCache
+from paper_figs.learning_coefficients import CoefficientSettings
+from paper_figs.progress import Reporter
 from paper_figs.sampler_bias import BiasSettings
+from paper_figs.sweeps import SweepSettings, leave_one_out_sweeps
 from theory import brief_ablation_trajectory, half_rise_time
 from theory.trajectories import labelled_array
 from validation import ToyExperiment, ToySettings
@@ -20,6 +24,17 @@ from validation import ToyExperiment, ToySettings
 __all__ = ["FigureSettings", "Results", "computed_once"]
 
 Result = TypeVar("Result")
+
+_MEASURES = (
+    "retrained",
+    "retrained_derivative",
+    "closed_leave_one_out",
+    "briefly_ablated",
+    "closed_brief_ablation",
+    "bayesian",
+    "hessian",
+    "gauss_newton",
+)
 
 
 @dataclass(frozen=True)
@@ -34,14 +49,30 @@ class FigureSettings:
         Number of sample sizes at which the exact posteriors of Figures 1 and A are integrated.
     bias
         Settings of the measurement of Algorithm 1's bias.
+    coefficients
+        Settings of the measurement of learning coefficients.
+    sweep
+        Grids of the sampler's hyper-parameters.
+    device
+        Where chains run: "cpu", or a CUDA device by torch's name.
     """
 
     toy: ToySettings = field(default_factory=ToySettings)
     posteriors: int = 161
     bias: BiasSettings = field(default_factory=BiasSettings)
+    coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device it does not know or have
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(f"device {self.device!r} cannot be used ({reason}); use cpu.") from None
 
     @classmethod
-    def seeded(cls, seed: int, *, quick: bool = False) -> FigureSettings:
+    def seeded(cls, seed: int, *, quick: bool = False, device: str = "cpu") -> FigureSettings:
         """Return the settings for one seed; `quick` ones are coarser everywhere and take seconds.
 
         Examples
@@ -50,14 +81,47 @@ class FigureSettings:
         60
         """
         if not quick:
-            return cls(toy=ToySettings(training=TrainingConfig(seed=seed), seed=seed), bias=BiasSettings(seed=seed))
+            return cls(
+                toy=ToySettings(training=TrainingConfig(seed=seed), seed=seed),
+                bias=BiasSettings(seed=seed),
+                coefficients=CoefficientSettings(seed=seed),
+                sweep=SweepSettings(seed=seed),
+                device=device,
+            )
         training = TrainingConfig(seed=seed, checkpoint_every=250)
         return cls(
-            toy=ToySettings(training=training, chains=2, draws=60, every=500, seed=seed),
-            posteriors=41,
+            toy=ToySettings(training=training, chains=2, draws=60, every=1000, seed=seed),
+            posteriors=13,
             bias=BiasSettings(
-                stabilities=(1e-2, 1.0), decays=(0.0, 0.9), weights=20, draws=200, toy_draws=40, seed=seed
+                stabilities=(1e-2, 1.0),
+                decays=(0.0, 0.9),
+                weights=20,
+                chains=2,
+                burn_in=100,
+                draws=160,
+                toy_runs=2,
+                toy_chains=1,
+                toy_draws=40,
+                seed=seed,
             ),
+            coefficients=CoefficientSettings(
+                cases=(((2, 2, 2), 0), ((2, 2, 2), 1)), n_betas=(5.0, 10.0), lengths=(1.0, 1.0), chains=4, seed=seed
+            ),
+            sweep=SweepSettings(
+                step_sizes=(1e-4, 1e-2),
+                n_betas=(1e2, 1e3),
+                localizations=(1e2, 1e4),
+                chains=(1, 2),
+                draws=(20, 40),
+                decays=(0.9,),
+                stabilities=(1e-1, 1.0),
+                side_step_sizes=(1e-5, 1e-4),
+                side_chains=1,
+                side_draws=20,
+                seed=seed,
+                processes=False,
+            ),
+            device=device,
         )
 
 
@@ -70,8 +134,8 @@ class Results:
         See `FigureSettings`.
     cache
         Where finished results are kept; nowhere if not given.
-    announce
-        Called with a short phrase before each longer computation, for progress displays.
+    reporter
+        Is told what is computed; nobody if not given.
 
     Examples
     --------
@@ -84,11 +148,11 @@ class Results:
         self,
         settings: FigureSettings | None = None,
         cache: ResultCache | None = None,
-        announce: Callable[[str], object] | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self.settings = settings or FigureSettings()
-        self.announce = announce or (lambda _: None)
-        self.toy = ToyExperiment(self.settings.toy, self.announce)
+        self.reporter = reporter or Reporter()
+        self.toy = ToyExperiment(self.settings.toy, self.reporter.announce)
         self.memory: dict[object, object] = {}
         self._cache = cache or ResultCache(None)
 
@@ -99,10 +163,14 @@ class Results:
     # --- the toy experiment --------------------------------------------------------------------------------------
 
     def _measured(self, name: str) -> xr.DataArray:
-        return self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+        value = self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+        vars(self.toy)[name] = value  # what the experiment makes of it does not compute it again
+        return value
 
     def _measured_parts(self, name: str) -> xr.Dataset:
-        return self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+        value = self.kept(name, self.settings.toy, lambda: getattr(self.toy, name))
+        vars(self.toy)[name] = value
+        return value
 
     @property
     def last_shown_epoch(self) -> float:
@@ -145,7 +213,25 @@ class Results:
     @cached_property
     def bayesian(self) -> xr.Dataset:
         """Bayesian influence at every checkpoint by Algorithm 1."""
-        return self._measured_parts("bayesian")
+        s, data, device = self.settings.toy, self.toy.dataset, self.settings.device
+
+        def compute() -> xr.Dataset:
+            total = s.chains * len(self.toy.checkpoints)
+            with self.reporter.counted("sampling the local posterior at every checkpoint", total) as advance:
+                return bayesian_influence(
+                    data,
+                    self.toy.checkpoints,
+                    s.sampler,
+                    chains=s.chains,
+                    draws=s.draws,
+                    seed=s.seed,
+                    device=device,
+                    progress=advance,
+                )
+
+        value = self.kept("bayesian", (s, device), compute)
+        vars(self.toy)["bayesian"] = value
+        return value
 
     @cached_property
     def hessian(self) -> xr.Dataset:
@@ -157,10 +243,37 @@ class Results:
         """Damped Gauss-Newton influence at every checkpoint and damping constant."""
         return self._measured_parts("gauss_newton")
 
+    def measure_everything(self) -> None:
+        """Take every measure of the toy experiment from the cache, or compute it."""
+        for name in _MEASURES:
+            getattr(self, name)
+
     def reweighted(self, epsilon: float) -> xr.DataArray:
         """Retraining with every sample weight changed by `epsilon`, divided by `epsilon`."""
         key = (self.settings.toy.training, epsilon)
         return self.kept("reweighted", key, lambda: self.toy.reweighted(epsilon))
+
+    @cached_property
+    def sweeps(self) -> xr.Dataset:
+        """Correlation of the Bayesian influence with leave-one-out over the sampler's hyper-parameters."""
+        s, toy, device = self.settings.sweep, self.settings.toy, self.settings.device
+        key = (s, toy.training, toy.sampler, device)
+
+        def compute() -> xr.Dataset:
+            total = sum(grid.size for grid in s.grids(toy.sampler))
+            with self.reporter.counted("sampling every setting of the sweep", total) as advance:
+                return leave_one_out_sweeps(
+                    self.toy.dataset,
+                    self.toy.checkpoints,
+                    self.retrained,
+                    toy.sampler,
+                    s,
+                    device=device,
+                    store=self._cache.folder("sweep", key),
+                    progress=advance,
+                )
+
+        return self.kept("sweep", key, compute)
 
     @cached_property
     def brief_ablation_of_dog(self) -> xr.DataArray:

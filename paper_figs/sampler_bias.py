@@ -42,8 +42,8 @@ class BiasSettings:
         Decay rates b of the running mean of squared gradients.
     n_beta
         Inverse temperature of the quadratic.
-    weights, chains, draws
-        Weights of the quadratic, all alike, and chains and draws of each setting.
+    weights, chains, burn_in, draws
+        Weights of the quadratic, all alike, and chains, steps before the first draw and draws of each setting.
     toy_runs, toy_chains, toy_draws
         Independent runs of the toy model, and chains and draws of each.
     seed
@@ -55,6 +55,7 @@ class BiasSettings:
     n_beta: float = 100.0
     weights: int = 100
     chains: int = 4
+    burn_in: int = 1000
     draws: int = 3000
     toy_runs: int = 4
     toy_chains: int = 4
@@ -62,7 +63,7 @@ class BiasSettings:
     seed: int = 0
 
 
-def quadratic_bias(settings: BiasSettings) -> xr.Dataset:
+def quadratic_bias(settings: BiasSettings, *, device: str = "cpu") -> xr.Dataset:
     r"""Return the variance that samplers give the weights of L = |w|^2 / 2, over the posterior's 1 / n_beta.
 
     Steps are a twentieth of the stable range where the gradient vanishes: eps / a times n_beta is 0.2.
@@ -87,14 +88,12 @@ def quadratic_bias(settings: BiasSettings) -> xr.Dataset:
         )
 
     measured = {
-        "algorithm_1": np.stack([_variance_ratios([rmsprop(b, s) for s in a], settings) for b in settings.decays]),
-        "frozen": _variance_ratios([rmsprop(0.99, s, adaptation=500) for s in a], settings),
-        "mala": _variance_ratios([MALA(step_size=RELATIVE_STEP / n_beta, n_beta=n_beta, localization=0.0)], settings)[
-            0
-        ],
-        "sgld": _variance_ratios([SGLD(step_size=RELATIVE_STEP / n_beta, n_beta=n_beta, localization=0.0)], settings)[
-            0
-        ],
+        "algorithm_1": np.stack(
+            [_variance_ratios([rmsprop(b, s) for s in a], settings, device) for b in settings.decays]
+        ),
+        "frozen": _variance_ratios([rmsprop(0.99, s, adaptation=settings.burn_in // 2) for s in a], settings, device),
+        "mala": _variance_ratios([MALA(RELATIVE_STEP / n_beta, n_beta, localization=0.0)], settings, device)[0],
+        "sgld": _variance_ratios([SGLD(RELATIVE_STEP / n_beta, n_beta, localization=0.0)], settings, device)[0],
     }
     width = 10 / n_beta**0.5
     discretised = float(stationary_law([[n_beta]], RELATIVE_STEP / n_beta).covariance[0, 0] * n_beta)
@@ -118,7 +117,9 @@ def quadratic_bias(settings: BiasSettings) -> xr.Dataset:
     return xr.Dataset(arrays)
 
 
-def _variance_ratios(samplers: Sequence[Sampler], settings: BiasSettings) -> Float[np.ndarray, "settings 2"]:
+def _variance_ratios(
+    samplers: Sequence[Sampler], settings: BiasSettings, device: str
+) -> Float[np.ndarray, "settings 2"]:
     """Return n_beta E[w^2], averaged over weights and chains, and its standard error, for every sampler."""
     d = settings.weights
     model = TorchModel(torch.nn.Linear(1, d, bias=False))
@@ -129,15 +130,23 @@ def _variance_ratios(samplers: Sequence[Sampler], settings: BiasSettings) -> Flo
         samplers,
         chains=settings.chains,
         draws=settings.draws,
-        burn_in=1000,
+        burn_in=settings.burn_in,
         seed=settings.seed,
+        device=device,
     )
     ratio = losses.isel(epoch=0, sample=0).transpose("setting", "chain", "draw").values * 2 * samplers[0].n_beta / d
     blocks = ratio.reshape(len(samplers), settings.chains * 8, -1).mean(axis=-1)
     return np.stack([blocks.mean(axis=1), blocks.std(axis=1, ddof=1) / np.sqrt(blocks.shape[1])], axis=-1)
 
 
-def toy_bias(dataset: Dataset, trained: Checkpoints, sampler: RMSPropSGLD, settings: BiasSettings) -> xr.Dataset:
+def toy_bias(
+    dataset: Dataset,
+    trained: Checkpoints,
+    sampler: RMSPropSGLD,
+    settings: BiasSettings,
+    *,
+    device: str = "cpu",
+) -> xr.Dataset:
     """Return what Algorithm 1's bias does to the Bayesian influence of a trained network: its scale relative to MALA's.
 
     Parameters
@@ -148,6 +157,8 @@ def toy_bias(dataset: Dataset, trained: Checkpoints, sampler: RMSPropSGLD, setti
         Its n_beta, localization and decay are used; steps are eps / a = 0.2 / localization.
     settings
         See `BiasSettings`.
+    device
+        Where chains run.
 
     Returns
     -------
@@ -167,6 +178,7 @@ def toy_bias(dataset: Dataset, trained: Checkpoints, sampler: RMSPropSGLD, setti
                 draws=settings.toy_draws,
                 burn_in=settings.toy_draws // 2,
                 seed=settings.toy_runs * settings.seed + run,
+                device=device,
             )
             for run in range(settings.toy_runs)
         ]

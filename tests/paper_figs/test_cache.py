@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,9 +91,13 @@ def test_a_failed_computation_is_not_kept(tmp_path):
     assert cache.get("a", "settings", lambda: 1) == 1
 
 
+# Only the cache is imported, not the package with all of torch.
 KILLED = """
-import sys, time
+import sys, time, types
 from pathlib import Path
+package = types.ModuleType("paper_figs")
+package.__path__ = [sys.argv[2]]
+sys.modules["paper_figs"] = package
 from paper_figs.cache import ResultCache
 cache = ResultCache(Path(sys.argv[1]))
 print(cache.get("first", "settings", lambda: "kept"), flush=True)
@@ -101,7 +106,8 @@ cache.get("second", "settings", lambda: time.sleep(60))
 
 
 def test_a_killed_run_keeps_what_was_finished(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(Path(cache_module.__file__).parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "kept\n"
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGKILL)
@@ -119,3 +125,14 @@ def test_old_results_make_room(tmp_path, monkeypatch):
         cache.get("a", k, lambda: np.random.default_rng(0).normal(size=100))
     cache.shrink()
     assert sum(path.stat().st_size for path in tmp_path.rglob("output.pkl")) <= 3000
+
+
+def test_a_computation_may_keep_its_own_parts_under_the_same_key(tmp_path, monkeypatch):
+    cache = ResultCache(tmp_path)
+    folder = cache.folder("a sweep", "settings")
+    assert folder == ResultCache(tmp_path).folder("a sweep", "settings")
+    assert folder.parent.parent == tmp_path
+    assert folder != cache.folder("a sweep", "other settings")
+    monkeypatch.setattr(cache_module, "code_version", lambda: "another")
+    assert folder != cache.folder("a sweep", "settings")
+    assert ResultCache(None).folder("a sweep", "settings") is None

@@ -82,3 +82,15 @@ def test_a_damaged_result_is_noted_and_replaced(tmp_path):
 def test_a_negative_seed_is_refused(tmp_path):
     result = run_command("2", "--seed", "-1", "--out", tmp_path)
     assert result.exit_code == 2
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    result = run_command("2", "--device", "abacus", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "device 'abacus' cannot be used" in result.output
+
+
+def test_help_lists_the_figures():
+    result = run_command("--help")
+    assert result.exit_code == 0
+    assert "e6" in result.output

@@ -1,0 +1,119 @@
+"""Figure 6: correlation of Bayesian influence with leave-one-out over the sampler's hyper-parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from paper_figs.panels import panel_label
+from paper_figs.results import Results, computed_once
+from paper_figs.style import COLUMN_WIDTH, figure_style
+from validation import agreement, without_self
+
+__all__ = ["caption", "data", "draw"]
+
+_MAP, _SCALE = "viridis", Normalize(0, 0.8)
+_REFUSED = "0.8"
+
+
+def caption(results: Results) -> str:
+    """Return the caption."""
+    shown, sampler = data(results), results.settings.toy.sampler
+    longest = _longest(shown)
+    best = longest.where(longest == longest.max(), drop=True).squeeze()
+    by_localization = longest.max(["step_size", "n_beta"])
+    trend = ", ".join(
+        f"{float(v):.2f} at {float(g):g}" for g, v in zip(by_localization["localization"], by_localization, strict=True)
+    )
+    side = shown["side_correlation"]
+    spread = float((side.max(["decay"]) - side.min(["decay"])).max())
+    return (
+        "Figure 6 (after the paper's Figure 6). Pearson correlation of the Bayesian influence by Algorithm 1 with "
+        "leave-one-out, over all pairs of different samples and all checkpoints. (a-d) Every step size and "
+        f"localization at four n_beta, {int(shown['chains'].max())} chains of {int(shown['draws'].max())} draws (the "
+        f"data file has fewer as well), decay b = {sampler.decay:g}, stability a = {sampler.stability:g}; grey: the "
+        f"step is outside the stable range, or a chain diverged ({int(longest.isnull().sum())} of {longest.size} "
+        "settings). (e) Against the number of draws, at the best setting. (f) Best over step sizes for every b and a, "
+        f"at n_beta = {sampler.n_beta:g} and localization = {sampler.localization:g}. The best setting of the grid is "
+        f"step size {float(best['step_size']):g}, n_beta {float(best['n_beta']):g}, localization "
+        f"{float(best['localization']):g}, with {float(longest.max()):.3f}. No setting can do much better than the "
+        "instantaneous influence itself: the exact gradient kernel correlates with "
+        f"{float(shown['kernel_correlation']):.3f} (line in e). Best correlation by localization: {trend}. The decay "
+        f"rate matters by at most {spread:.2f}. Seed {results.settings.sweep.seed}."
+    )
+
+
+def _longest(shown: xr.Dataset) -> xr.DataArray:
+    """Return the correlation with the most chains and draws."""
+    return shown["correlation"].isel(chains=-1, draws=-1)
+
+
+@computed_once
+def data(results: Results) -> xr.Dataset:
+    """Return what the figure shows."""
+    kernel = agreement(without_self(results.retrained), without_self(-results.toy.kernel))
+    return results.sweeps.assign(kernel_correlation=kernel.pearson)
+
+
+def draw(results: Results) -> Figure:
+    """Draw a map for every n_beta, the dependence on the number of draws, and the side grid."""
+    shown = data(results)
+    longest = _longest(shown)
+    with figure_style():
+        figure = Figure(figsize=(COLUMN_WIDTH, 4.6), layout="constrained")
+        maps, rest = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1))[:, 0]
+        row = np.atleast_1d(maps.subplots(1, shown.sizes["n_beta"], sharey=True))
+        for axes, n_beta, letter in zip(row, shown["n_beta"].values, "abcd", strict=False):
+            _draw_map(axes, longest.sel(n_beta=n_beta), "step_size", "localization")
+            axes.set_title(f"n_beta = {n_beta:g}")
+            axes.set_xlabel("step size")
+            panel_label(axes, letter)
+        row[0].set_ylabel("localization")
+        maps.colorbar(ScalarMappable(_SCALE, _MAP), ax=list(row), label="correlation with\nleave-one-out")
+        lines, side = rest.subplots(1, 2)
+        _draw_lengths(lines, shown)
+        _draw_map(side, shown["side_correlation"].max("side_step_size"), "stability", "decay")
+        side.set_xlabel("stability constant a")
+        side.set_ylabel("decay rate b")
+        side.set_title("best over step sizes")
+        panel_label(lines, "e")
+        panel_label(side, "f")
+    return figure
+
+
+def _draw_map(axes: Axes, correlation: xr.DataArray, across: str, up: str) -> None:
+    table = correlation.transpose(up, across)
+    axes.set_facecolor(_REFUSED)
+    axes.imshow(table, cmap=_MAP, norm=_SCALE, origin="lower", aspect="auto")
+    for i, j in np.ndindex(*table.shape):
+        value = float(table[i, j])
+        if np.isfinite(value):
+            shade = "white" if value < 0.5 else "black"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=shade)
+    axes.set_xticks(range(table.shape[1]), [f"{v:g}" for v in table[across].values], rotation=45)
+    axes.set_yticks(range(table.shape[0]), [f"{v:g}" for v in table[up].values])
+    axes.tick_params(length=0)
+
+
+def _draw_lengths(axes: Axes, shown: xr.Dataset) -> None:
+    longest = _longest(shown)
+    best = longest.where(longest == longest.max(), drop=True)
+    at_best = shown["correlation"].sel({name: best[name].values[0] for name in ("step_size", "n_beta", "localization")})
+    for chains, shade in zip(at_best["chains"].values, ("0.7", "0.4", "0.0"), strict=False):
+        line = at_best.sel(chains=chains)
+        axes.plot(line["draws"], line, "o-", color=shade, markersize=3, label=f"{chains} chains")
+    axes.axhline(
+        float(shown["kernel_correlation"]),
+        color="#D55E00",
+        linewidth=0.9,
+        linestyle=(0, (3, 2)),
+        label="gradient kernel",
+    )
+    axes.set_xlabel("draws a chain")
+    axes.set_ylabel("correlation with leave-one-out")
+    axes.set_title("length of the chains, best setting")
+    axes.legend(loc="lower right")
