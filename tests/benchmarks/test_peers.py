@@ -6,6 +6,7 @@ part of the job and their time is scaled to the whole of it. Rates and ratios ar
 least as fast wherever it is specialised to the problem.
 """
 
+from importlib import import_module
 from itertools import chain as chained
 
 import numpy as np
@@ -56,10 +57,13 @@ def checkpoints():
 
 @pytest.fixture
 def peer():
-    """Return what imports a peer or skips the test."""
+    """Return what imports a module of a peer, or skips the test."""
 
     def find(module):
-        return pytest.importorskip(module, reason=f"{module} is not installed; pip install -e '.[bench]' brings it")
+        try:
+            return import_module(module)
+        except ImportError as error:
+            return pytest.skip(f"{module} cannot be imported ({error}); pip install -e '.[bench]' brings the peers")
 
     return find
 
