@@ -96,7 +96,7 @@ def _run(
         if dataset is not None:
             return cross_check(dataset, settings, started=started, finished=finished)
         return run_ledger(
-            "Does the derivation hold? The toy model of stagewise influence, validated",
+            "Stagewise influence: does the derivation hold?",
             ToyExperiment(settings, started),
             claims=claims,
             pairs=PAIRS if whole else (),

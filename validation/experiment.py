@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -43,6 +43,8 @@ from theory import (
 from theory.trajectories import labelled_array
 
 __all__ = ["Experiment", "Settings"]
+
+AnyExperiment = TypeVar("AnyExperiment", bound="Experiment")
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,19 @@ class Experiment:
         self.dataset = dataset
         self.settings = settings or Settings()
         self._announce = announce or (lambda _: None)
-        self._variants: dict[Settings, Self] = {}
+        self._variants: dict[Settings, Any] = {}
         self._reweighted: dict[float, xr.DataArray] = {}
 
-    def _with(self, settings: Settings) -> Self:
+    def _with(self: AnyExperiment, settings: Settings) -> AnyExperiment:
         return type(self)(self.dataset, settings, self._announce)
 
-    def variant(self, **training: Any) -> Self:
+    def variant(self: AnyExperiment, **training: Any) -> AnyExperiment:
         """Return the same experiment with other settings of gradient descent, kept for the next who asks."""
         settings = replace(self.settings, training=replace(self.settings.training, **training))
         if settings not in self._variants:
             self._variants[settings] = self._with(settings)
-        return self._variants[settings]
+        kept: AnyExperiment = self._variants[settings]
+        return kept
 
     def random(self, purpose: str) -> np.random.Generator:
         """Return random numbers that depend on the seed and on what they are for."""

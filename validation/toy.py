@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -53,6 +53,9 @@ def branch_contrast(names: Sequence[str], branch: str) -> np.ndarray:
     return np.array([(name in first) / len(first) - (name in second) / len(second) for name in names])
 
 
+AnyToy = TypeVar("AnyToy", bound="ToyExperiment")
+
+
 class ToyExperiment(Experiment):
     """Every measure of influence in the toy model, each computed once when first asked for.
 
@@ -72,7 +75,7 @@ class ToyExperiment(Experiment):
     def __init__(self, settings: Settings | None = None, announce: Callable[[str], object] | None = None) -> None:
         super().__init__(hierarchical_dataset(), settings, announce)
 
-    def _with(self, settings: Settings) -> Self:
+    def _with(self: AnyToy, settings: Settings) -> AnyToy:
         return type(self)(settings, self._announce)
 
     @property

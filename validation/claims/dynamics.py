@@ -361,11 +361,11 @@ def balance_is_conserved(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def modes_align(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Measure the coupling of modes from initial weights of several sizes."""
-    sizes = (1e-2, 1e-3, 1e-4)
+    sizes = np.array([1e-2, 1e-3, 1e-4])
     found: list[float] = []
     solved: list[float] = []
     for sigma in sizes:
-        variant = experiment.variant(sigma=sigma, epochs=round(experiment.settings.training.epochs * 1.5))
+        variant = experiment.variant(sigma=float(sigma), epochs=round(experiment.settings.training.epochs * 1.5))
         for maps, result in ((variant.checkpoints.maps.numpy(), found), (variant.solved_maps, solved)):
             core = variant.modes.left.T @ maps @ variant.modes.right
             result.append(float(np.abs(core - core * np.eye(core.shape[1])).max()))

@@ -38,7 +38,7 @@ def _posterior(*weights: float) -> TemperedPosterior:
         [[[-4.0, 6.0], [-4.0, 6.0]]],
         _N_BETA,
         log_prior=lambda points: -_PULL / 2 * np.sum((points - _START) ** 2, axis=1),
-        sample_weights=weights or None,
+        sample_weights=list(weights) or None,
         points=[_START],
         rtol=_QUADRATURE,
     )

@@ -119,6 +119,14 @@ def masking_is_weight_zero(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "start "
         f"while modes grow by e^{growth:.0f}",
     )
+    columns = np.linalg.norm(b.numpy(), axis=1)
+    yield Plot(
+        "What the network without dog maps an item to",
+        "epoch",
+        "|W x|",
+        curves(experiment.epochs, dog=np.maximum(columns[:, 0], 1e-8), cat=columns[:, 1]),
+        log="y",
+    )
 
 
 @claim(
@@ -268,15 +276,15 @@ def printed_downweighting(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         why="an approximation of the ablation would have slope 1; correct to first order it would be within "
         f"10 x {deviation:.2f} / 4 of it",
     )
-    dog = [measure.sel(_PAIR) for measure in (experiment.slightly_ablated, experiment.retrained)]
-    for word, find in (("help", "idxmin"), ("harm", "idxmax")):
-        first, second = (float(getattr(measure, find)("epoch")) for measure in dog)
-        yield Check(
-            f"leave-one-out's strongest {word} of dog to cat comes later by (epochs)",
-            second - first,
-            low=2 * float(np.diff(experiment.epochs).max()),
-            why="more than the spacing of checkpoints on either side",
-        )
+    harms = [
+        float(measure.sel(_PAIR).idxmax("epoch")) for measure in (experiment.slightly_ablated, experiment.retrained)
+    ]
+    yield Check(
+        "leave-one-out's strongest harm of dog to cat comes later by (epochs)",
+        harms[1] - harms[0],
+        low=2 * float(np.diff(experiment.epochs).max()),
+        why="more than the spacing of checkpoints on either side",
+    )
     yield _pair_plot(
         "Dog on cat",
         experiment.epochs,

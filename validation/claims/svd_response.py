@@ -244,16 +244,17 @@ def printed_block_rotation(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "printed": relative_difference(printed.u[:, block].T @ printed.du[:, block], reference),
         "second order": relative_difference(exact.u[:, block].T @ exact.du[:, block], reference),
     }
+    tolerance = float((10 * size**2 * step / split) ** 4 + 64 * _EPS / (step**2 * split))
     yield Check(
         "exact rotation within the block against the finite difference",
         errors["second order"],
-        high=float((10 * size**2 * step / split) ** 4 + 64 * _EPS / (step**2 * split) + 1e-6),
+        high=tolerance,
         why="five-point truncation with splits of size step x split; rounding eps / (step^2 split)",
     )
     yield Check(
         "printed rotation within the block against the finite difference",
         errors["printed"],
-        low=0.01,
-        why="far above the error of the finite difference",
+        low=10 * tolerance,
+        why="ten times the error of the finite difference",
     )
     yield _error_bars("Error of U' within the block", errors)

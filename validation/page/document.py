@@ -36,7 +36,8 @@ def write_html(path: Path, ledger: Ledger) -> None:
     """Write one HTML file that needs nothing but a browser: pictures, style and script are inside it."""
     families: dict[str, list[ClaimResult]] = {}
     for result in ledger.claims:
-        families.setdefault(FAMILIES[result.claim.family], []).append(result)
+        family = result.claim.family
+        families.setdefault(FAMILIES.get(family, family.replace("_", " ")), []).append(result)
     body = [
         _header(ledger),
         _filter(ledger.claims) if ledger.claims else "",

@@ -130,11 +130,11 @@ def heat_map(matrix: xr.DataArray) -> str:
     """Return the correlation of every two measures, grouped by way; saturation and digits say the same."""
     names, ways = matrix["measure"].values, matrix["way"].values
     order = sorted(range(len(names)), key=lambda k: list(Way).index(Way(str(ways[k]))))
-    head = "".join(f'<th class="col">{escape(str(names[k]))}</th>' for k in order)
+    head = "".join(f'<th class="col">{mathematics(str(names[k]))}</th>' for k in order)
     rows = []
     for i in order:
         cells = "".join(_heat_cell(float(matrix.values[i, j]), i == j) for j in order)
-        label = f'<span class="way {ways[i]}">{ways[i]}</span>{escape(str(names[i]))}'
+        label = f'<span class="way {ways[i]}">{ways[i]}</span>{mathematics(str(names[i]))}'
         rows.append(f'<tr><th class="row">{label}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
@@ -169,7 +169,7 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
         )
         if limits and result.bounded:
             text += f'<br><span class="note">bound: {escape(limits)}</span>'
-        rows.append([escape(pair.reference), escape(pair.measure), *numbers, text, badge(result.verdict)])
+        rows.append([mathematics(pair.reference), mathematics(pair.measure), *numbers, text, badge(result.verdict)])
     columns = ["reference", "measure", "#Pearson", "#slope", "#rel. max error", "#peak shift (epochs)", "#same sign"]
     return table([*columns, "expected, and why", "verdict"], rows)
 
