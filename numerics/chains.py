@@ -33,6 +33,7 @@ __all__ = ["run_chains"]
 
 _CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
 _NUMBERS_TOGETHER = 2**22  # weights of a batch of modules: 16 MB in float32, and autograd holds several times that
+_NUMBERS_ON_DEVICE = 2**28  # the same on another device, which is idle unless it has all there is: 1 GB
 _STEPS_OF_NOISE = 4  # steps of noise drawn in one call; part of the definition of a chain's stream
 
 
@@ -124,10 +125,12 @@ def _cancelling(cancelled: Event, pool: ThreadPoolExecutor) -> Iterator[None]:
 
 def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
     """Return runs of consecutive chains that are left to do, in batches as equal as the number of threads allows."""
-    together = _CHAINS_TOGETHER
+    together, size = _CHAINS_TOGETHER, plan.checkpoints.flat.shape[1]
     if isinstance(plan.checkpoints, ModuleCheckpoints):
-        together = int(np.clip(_NUMBERS_TOGETHER // plan.checkpoints.weights.shape[1], 1, _CHAINS_TOGETHER))
+        together = int(np.clip(_NUMBERS_TOGETHER // size, 1, _CHAINS_TOGETHER))
         workers = 1  # of batches' edges: bits of modules depend on them, and must not depend on the machine
+    if plan.device.type != "cpu":
+        together, workers = max(1, _NUMBERS_ON_DEVICE // size), 1
     todo = np.array([chain for chain in range(plan.total) if chain not in skip], dtype=int)
     if len(todo) == 0:
         return []

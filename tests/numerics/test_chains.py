@@ -1,5 +1,6 @@
 """Chains: two engines on one noise, bits that nothing else can change, and runs that stop and go on."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -177,6 +178,18 @@ def test_a_batch_that_fails_stops_the_others(monkeypatch):
     threading.Timer(0.5, lambda: events[0].set()).start()
     with pytest.raises(InterruptedError, match="the call was interrupted, or another batch"):
         bayesian_influence(DATA, some_weights(DATA), SAMPLERS["sgld"], chains=2, draws=10_000_000)
+
+
+def test_another_device_takes_all_chains_at_once():
+    """The grid of Figure 6, 216 settings x 404 chains of 1150 weights, is one batch of 1e8 numbers."""
+    weights = Checkpoints(np.arange(101.0), torch.zeros(101, 50, 8), torch.zeros(101, 15, 50))
+    data = hierarchical_dataset()
+    plan = numerics.sampling.make_plan(
+        data, numerics.plan.Recorded(data), weights, SGLD(), 4, 2, 0, 1, None, None, 0, torch.float32, "cpu"
+    )
+    grid = dataclasses.replace(plan, device=torch.device("cuda"), samplers=(SGLD(),) * 216)
+    assert numerics.chains._batches(grid, 2, set()) == [slice(0, 216 * 404)]
+    assert len(numerics.chains._batches(plan, 2, set())) == 4
 
 
 def test_functions_of_the_parameters_are_observables():
