@@ -61,7 +61,7 @@ def test_quick_leaves_out_what_takes_minutes(monkeypatch):
 
     def run(console, settings, claims, dataset, *, whole):
         seen.update(claims=claims, whole=whole)
-        return validation.run_ledger("nothing", None)
+        return validation.run_ledger("nothing", validation.ToyExperiment())
 
     monkeypatch.setattr(validation.__main__, "_run", run)
     assert run_command("--quick").exit_code == 0

@@ -149,15 +149,21 @@ def small_weights_are_linear(experiment: ToyExperiment) -> Iterator[Check | Plot
     apart = np.array(
         [np.sqrt(np.nansum((without_self(experiment.reweighted(-c)) - truth).values ** 2)) / size for c in changes]
     )
+    growth = float(np.log(experiment.modes.values / experiment.modes.initial_strengths).max())
+    yield Check(
+        f"deviation at weight {1 - changes[0]:g}",
+        float(apart[0]),
+        high=float(changes[0] * growth / 2),
+        why=f"the change times half the largest exponent of growth, ln(s / g0) = {growth:.0f}, in which weights enter",
+    )
     slopes = np.diff(np.log(apart)) / np.log(2)
-    for c, slope, deviation in zip(changes, slopes, apart, strict=False):
+    for c, slope in zip(changes, slopes, strict=False):
         yield Check(
             f"slope between {c:g} and {2 * c:g}",
             float(slope),
-            low=1 - 3 * float(deviation),
-            high=1 + 3 * float(deviation),
-            why=f"second-order terms are to the first as the deviation itself, {deviation:.3f}, to the derivative; a "
-            "doubling adds three of them",
+            low=1 - float(c * growth / 2),
+            high=1 + float(c * growth / 2),
+            why="second-order terms are to the first as that is to the derivative",
         )
     yield Plot(
         "Deviation from the derivative",
