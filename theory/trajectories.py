@@ -72,7 +72,7 @@ def labelled_array(
     'True'
     """
     values = np.asarray(values)
-    labels = {dim: list(c) if isinstance(c, (list, tuple)) else np.asarray(c) for dim, c in coords.items()}
+    labels = {dim: np.asarray(c) for dim, c in coords.items()}
     wanted = tuple(len(c) for c in labels.values())
     if values.shape != wanted:
         raise ValueError(f"{name} has shape {values.shape}, but its labels {tuple(labels)} need {wanted}.")

@@ -150,9 +150,12 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.Constant):
         if isinstance(node.value, bool):
             yield "constant", ast.Constant(not node.value)
-        elif isinstance(node.value, int | float):
+        elif isinstance(node.value, int):
             yield "constant", ast.Constant(node.value + 1)
-            yield "constant", ast.Constant(node.value - 1 if isinstance(node.value, int) else 2 * node.value)
+            yield "constant", ast.Constant(node.value - 1)
+        elif isinstance(node.value, float):
+            yield "constant", ast.Constant(node.value + 1)
+            yield "constant", ast.Constant(2 * node.value or -1.0)
     elif isinstance(node, ast.Call):
         first = node.args[:2]
         if len(first) == 2 and not any(isinstance(a, ast.Starred) or _is_text(a) for a in first):

@@ -173,6 +173,25 @@ def test_influence_peaks_at_the_transition():
     assert heights[1] > 2 * heights[2]
 
 
+def test_cells_that_could_hide_a_rise_to_a_level_that_counts_are_looked_into():
+    """exp(-25 w) on four cells: each varies by 25, so the second could reach e^0 and the third e^-25 of the top.
+
+    What counts is above Z rtol / (1000 cells) = e^(-3 - 18 - 8) of it; the fourth could reach e^-50 only.
+    """
+    seen = []
+
+    def losses(w):
+        seen.append(w[:, 0])
+        return w
+
+    result = tempered_posterior(losses, [[[0.0, 4.0]]], 25.0)
+    points = np.concatenate(seen)
+    looked = [np.sum((points > cell) & (points < cell + 1)) for cell in range(4)]
+    assert min(looked[:3]) > 11
+    assert looked[3] == 11  # the inner nodes of the first mesh
+    assert -result.free_energy == pytest.approx(-np.log(25), abs=1e-8)  # e^-100 is cut off
+
+
 def test_known_peaks_are_found():
     """A well of width 1e-7 between the nodes of the first mesh, invisible to it, counts once its place is given."""
     centre, width = 0.01234, 1e-7
@@ -210,10 +229,10 @@ def quadratic(w):
         ({"max_cells": 0}, "max_cells must be at least 1"),
         ({"points": [[0.0, 0.0]]}, "points has shape"),
         ({"sample_weights": [1.0, 1.0]}, "there are 1 losses"),
-        ({"losses": lambda w: w[:, 0]}, r"losses returned shape \(52,\)"),
+        ({"losses": lambda w: w[:, 0]}, r"losses returned shape \(52,\) for 52 points; \(52, m\) is needed"),
         ({"losses": lambda w: np.full((len(w), 1), np.nan)}, "losses is not finite"),
         ({"log_prior": lambda w: np.full(len(w), -np.inf)}, "log_prior is not finite"),
-        ({"log_prior": lambda w: w}, "log_prior returned shape"),
+        ({"log_prior": lambda w: w}, r"log_prior returned shape \(52, 1\) for 52 points; \(52,\) is needed"),
         ({"losses": lambda w: w[:, :1] ** 2 + 1.0, "n_beta": 1e9}, "subtract the smallest loss"),
     ],
 )
