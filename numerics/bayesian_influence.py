@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
 __all__ = ["bayesian_influence"]
+
+_MOMENTS = 2**31  # bytes that co-moments of blocks may take before there are fewer blocks a chain
 
 
 def bayesian_influence(
@@ -83,8 +86,9 @@ def bayesian_influence(
         ``correlation``
             Pearson correlation of ``covariance`` (normalised BIF); NaN where a loss does not vary.
         ``standard_error``
-            Monte-Carlo standard error of ``covariance`` by batch means: 32 blocks a chain, whose means are nearly
-            independent when a block is long against the autocorrelation time. `covariance_diagnostics` asks ArviZ.
+            Monte-Carlo standard error of ``covariance`` by batch means: 32 blocks a chain (fewer, but 2 at least, where
+            their co-moments would take more than 2 GB), whose means are nearly independent when a block is long against
+            the autocorrelation time. `covariance_diagnostics` asks ArviZ.
         ``draws``
             If asked for: what was recorded, dims ([setting,] epoch, chain, draw, sample).
 
@@ -114,6 +118,9 @@ def bayesian_influence(
     plan = make_plan(dataset, recorded, checkpoints, sampler, *settings)
     if draws * chains < 2:
         raise ValueError("a covariance needs at least 2 draws; raise draws or chains.")
+    pairs = len(first) * (columns.stop - columns.start)
+    blocks = int(np.clip(_MOMENTS // (8 * plan.total * pairs), 2, -(-draws // plan.block)))
+    plan = replace(plan, block=-(-draws // blocks))
     moments = BlockMoments(plan, slice(0, len(first)), columns, store)
     kept = np.empty((plan.total, draws, len(recorded))) if keep_draws else None
 

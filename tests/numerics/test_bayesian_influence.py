@@ -1,5 +1,7 @@
 """Chains and Bayesian influence: literal references, exact Gaussian limits, reproducibility, and refusals."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,16 @@ def test_influence_streams_the_covariance_of_the_draws():
     np.testing.assert_allclose(result["influence"], -50.0 / 4 * result["covariance"], rtol=1e-14)
     assert result["influence"].attrs["seed"] == 1
     assert result["influence"].dims == ("epoch", "source", "query")
+
+
+def test_fewer_blocks_take_less_memory_and_change_only_the_error(monkeypatch):
+    whole = bayesian_influence(DATA, RUN, QUICK, draws=100)
+    # Room for five blocks of 16 pairs for each of the 16 chains.
+    monkeypatch.setattr(sys.modules["numerics.bayesian_influence"], "_MOMENTS", 5 * 8 * 16 * 16)
+    fewer = bayesian_influence(DATA, RUN, QUICK, draws=100)
+    np.testing.assert_allclose(fewer["covariance"], whole["covariance"], rtol=1e-9, atol=1e-12)
+    assert not np.array_equal(fewer["standard_error"], whole["standard_error"])
+    assert float(np.median(fewer["standard_error"] / whole["standard_error"])) > 0.5
 
 
 def test_burn_in_and_thinning_select_draws_of_the_same_chain():
