@@ -128,6 +128,8 @@ def to_svg(plot: Plot) -> bytes:
         axes.set_xlabel(plot.x)
         axes.set_ylabel(plot.y)
         if any(series.name for series in plot.series):
+            if any(series.style == "bars" for series in plot.series):
+                axes.margins(y=0.3)  # room for the legend
             axes.legend()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})

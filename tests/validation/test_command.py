@@ -132,7 +132,7 @@ def test_control_c_ends_a_real_run(tmp_path):
 
 
 def two_samples():
-    return Dataset(np.eye(2), np.array([[2.0, 0.5, 0.0], [1.0, 0.0, 1.0]]), ("a", "b"))
+    return Dataset(np.eye(2), np.array([[2.0, 0.5, 0.0], [0.5, 0.0, 2.0]]), ("a", "b"))
 
 
 def test_own_data_are_cross_checked_with_a_report(tmp_path):

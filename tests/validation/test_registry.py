@@ -147,6 +147,7 @@ DEAR = {
     "exposure-kernel-of-descent",
     "bif-exists-everywhere",
     "coarse-graining",
+    "bif-is-a-susceptibility",
     "susceptibility-at-transition",
 }
 

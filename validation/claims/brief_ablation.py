@@ -171,15 +171,16 @@ def printed_critical_epochs(experiment: ToyExperiment) -> Iterator[Check | Plot]
         high=float(experiment.settings.every),
         why="the spacing of starts",
     )
+    starts = np.array([f"seed {config.seed + k}" for k in range(len(tops))])
     yield Plot(
         "Extrema of the window for cat",
         "random start",
         "epoch",
         (
-            Series("strongest harm", np.arange(3), np.array(tops), style="points"),
-            Series("strongest help", np.arange(3), np.array(bottoms), style="points"),
-            Series("", np.array([0, 2]), np.array([6000.0, 6000.0]), style="dashes", colour=0),
-            Series("", np.array([0, 2]), np.array([3000.0, 3000.0]), style="dashes", colour=1),
+            Series("strongest harm", starts, np.array(tops), style="points"),
+            Series("strongest help", starts, np.array(bottoms), style="points"),
+            Series("", starts[[0, -1]], np.array([6000.0, 6000.0]), style="dashes", colour=0),
+            Series("", starts[[0, -1]], np.array([3000.0, 3000.0]), style="dashes", colour=1),
         ),
     )
 

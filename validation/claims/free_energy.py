@@ -108,8 +108,8 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "sample",
         "loss",
         (
-            Series("sampled", np.arange(3), per_chain.mean(axis=0), style="bars"),
-            Series("derivative of the free energy", np.arange(3), slopes, style="points"),
+            Series("sampled", np.array(_DATA.names), per_chain.mean(axis=0), style="bars"),
+            Series("derivative of the free energy", np.array(_DATA.names), slopes, style="points"),
         ),
     )
 
@@ -242,9 +242,9 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "query",
         "influence",
         (
-            Series("sampled", np.arange(3), found, 2 * error, style="bars"),
-            Series("exact, weight 0", np.arange(3), influence, style="points"),
-            Series("exact, weight 1", np.arange(3) + 0.2, seen, style="points"),
+            Series("sampled", np.array(_DATA.names), found, 2 * error, style="bars"),
+            Series("exact, weight 0", np.array(_DATA.names), influence, style="points"),
+            Series("exact, weight 1", np.array(_DATA.names), seen, style="points"),
         ),
         zero=True,
     )

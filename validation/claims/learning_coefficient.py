@@ -10,7 +10,7 @@ import torch
 from numerics import MALA, Checkpoints, estimate_learning_coefficient, extrapolate_learning_coefficient
 from numerics.curvature import hessian
 from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
-from validation.charts import Plot, Series
+from validation.charts import Plot, Series, curves
 from validation.registry import Check, Cost, claim, numerics, theory
 from validation.toy import ToyExperiment
 
@@ -63,9 +63,26 @@ def smallest_networks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             why="c = log 81 + gamma + 2 log 2 on a square of side 3 for rank 0; corrections of order 1 / n and the "
             "quadrature's 1e-4 for rank 1",
         )
-    log_z = product_moments(np.array([1e6, 1e8]))[0]
-    slope = float(-np.diff(log_z)[0] / np.log(100))
-    yield Check("closed form: growth of F with log n", slope, low=0.42, high=0.5, why="lambda less 1 / (log n + 2)")
+    n_values = np.geomspace(10.0, 1e8, 50)
+    log_z = product_moments(n_values)[0]
+    slopes = np.gradient(-log_z, np.log(n_values))
+    yield Check(
+        "closed form, rank 0: growth of F with log n at 1e8",
+        float(slopes[-1]),
+        low=0.5 - 1 / np.log(1e8),
+        high=0.5,
+        why="lambda less (m - 1) / (log n + c), c = 1.96",
+    )
+    yield Plot(
+        "Free energy of w1^2 w2^2",
+        "n",
+        "dF / d log n",
+        (
+            *curves(n_values, closed_form=slopes),
+            *curves(n_values, "dashes", expansion=0.5 - 1 / (np.log(n_values) + np.euler_gamma + 2 * np.log(2))),
+        ),
+        log="x",
+    )
 
 
 @claim(

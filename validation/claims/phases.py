@@ -232,7 +232,12 @@ def coarse_graining(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "Free energies",
         "n",
         "F less that of phase V",
-        curves(n, U=local[:, 0] - local[:, 1], V=0 * n, both=exact.free_energy - local[:, 1]),
+        curves(
+            n[n < 3000],
+            U=(local[:, 0] - local[:, 1])[n < 3000],
+            V=0 * n[n < 3000],
+            both=(exact.free_energy - local[:, 1])[n < 3000],
+        ),
         log="x",
     )
 
@@ -319,7 +324,7 @@ def type_a_transition(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             *curves(n, "dashes", expansion=weights[:, 0]),
         ),
         log="x",
-        marks=((float(transition_sample_size(-_EXCESS, 0.25, shift)), "predicted"), (printed[2], "no constant")),
+        marks=((float(transition_sample_size(-_EXCESS, 0.25, shift)), "predicted"),),
     )
 
 

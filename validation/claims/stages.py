@@ -299,12 +299,13 @@ def printed_same_early(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             low=2.0,
             why="dog still helps cat and already harms penguin; more than one checkpoint",
         )
-    early = experiment.epochs[1 : start + 5]
+    shown_from = start // 2
+    early = experiment.epochs[shown_from : start + 5]
     yield Plot(
         "Dog's influence on cat over that on penguin",
         "epoch",
         "ratio",
-        tuple(Series(name, early, ratio[: len(early)]) for name, ratio in shown.items()),
+        tuple(Series(name, early, ratio[shown_from - 1 : start + 4]) for name, ratio in shown.items()),
         marks=((float(experiment.epochs[start]), "2 % of the root"),),
     )
 
