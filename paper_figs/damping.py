@@ -82,7 +82,7 @@ def _cut_axis(axes: Axes, influence: xr.DataArray) -> None:
     usual = 1.5 * float(np.quantile(np.abs(influence), _CUT, axis=influence.get_axis_num("epoch")).max())
     if largest > 2 * usual:
         axes.set_ylim(-usual, usual)
-        axes.text(0.015, 0.985, f"spikes to {largest:.2g}", transform=axes.transAxes, va="top", fontsize=6.5)
+        axes.text(0.015, 0.985, f"spikes to {largest:.3g}", transform=axes.transAxes, va="top", fontsize=6.5)
     else:
         axes.margins(y=0.12)
         axes.autoscale_view(scalex=False)

@@ -93,7 +93,14 @@ def draw(results: Results) -> Figure:
         grid[2, 0].plot([], [], color="0.3", linewidth=0.8, linestyle=(0, (3, 2)), label="Bernstein-von Mises")
         grid[2, 0].legend(loc="lower left")
         handles, labels = grid[1, 1].get_legend_handles_labels()
-        grid[1, 0].legend(handles[::-1], labels[::-1], loc="lower right", handlelength=1.4)
+        grid[1, 0].legend(
+            handles[::-1],
+            labels[::-1],
+            loc="lower right",
+            bbox_to_anchor=(1.03, -0.04),
+            handlelength=1.2,
+            labelspacing=0.25,
+        )
         for axes, letter in zip(grid.flat, "abcdef", strict=True):
             panel_label(axes, letter)
         for axes in grid[-1]:

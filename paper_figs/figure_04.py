@@ -147,16 +147,41 @@ def _draw_plane(axes: Axes, plane: xr.DataArray, peaks: dict[str, int], title: s
         colour = SAMPLE_COLOURS[sample]
         axes.plot(path[:, 0], path[:, 1], color=colour, linestyle=SAMPLE_DASHES[sample], linewidth=1.0)
         axes.plot(path[-1, 0], path[-1, 1], "o", color=colour, markersize=3)
+    _label_ends(axes, plane.isel(epoch=-1))
     for number, (name, epoch) in enumerate(peaks.items(), start=1):
         first = [s for s in _BRANCHES[name][0] if s in plane["sample"].values]
         place = plane.sel(sample=first, epoch=epoch).mean("sample")
         axes.plot(*place.values, "o", color="black", markersize=3.5, zorder=5)
-        _number(axes, float(place[0]), float(place[1]), number, (6, 6))
+        _number(axes, float(place[0]), float(place[1]), number, (-6, 7))
+    axes.margins(x=0.35, y=0.1)
     axes.set_aspect("equal", adjustable="datalim")
     first, second = plane["axis"].values + 1
     axes.set_xlabel(f"MDS axis {first}")
     axes.set_ylabel(f"MDS axis {second}")
     axes.set_title(title)
+
+
+def _label_ends(axes: Axes, ends: xr.DataArray) -> None:
+    """Name the samples where they end, together those that end in the same place."""
+    near = 0.1 * float(np.ptp(ends.values))
+    named: list[str] = []
+    for sample in ends["sample"].values:
+        place = ends.sel(sample=sample)
+        if sample in named:
+            continue
+        together = ends["sample"].values[np.all(np.abs(ends.values - place.values) < near, axis=1)]
+        named += list(together)
+        x, y = (float(value) for value in place)
+        axes.annotate(
+            ",\n".join(together),
+            (x, y),
+            (6, 0) if x > 0 else (5, 4 if y < -near else -4),
+            textcoords="offset points",
+            ha="left",
+            va="center" if x > 0 else "bottom" if y < -near else "top",
+            fontsize=7,
+            color=SAMPLE_COLOURS[str(together[0])],
+        )
 
 
 def _number(axes: Axes, x: float, y: float, number: int, offset: tuple[float, float]) -> None:

@@ -23,28 +23,34 @@ _REFUSED = "0.8"
 def caption(results: Results) -> str:
     """Return the caption."""
     shown, sampler = data(results), results.settings.toy.sampler
-    longest = _longest(shown)
-    best = longest.where(longest == longest.max(), drop=True).squeeze()
+    longest, kernel = _longest(shown), float(shown["kernel_correlation"])
+    best, anywhere = (values.where(values == values.max(), drop=True) for values in (longest, shown["correlation"]))
     by_localization = longest.max(["step_size", "n_beta"])
-    trend = ", ".join(
-        f"{float(v):.2f} at {float(g):g}" for g, v in zip(by_localization["localization"], by_localization, strict=True)
-    )
-    side = shown["side_correlation"]
-    spread = float((side.max(["decay"]) - side.min(["decay"])).max())
+    trend = ", ".join(f"{float(v):.2f} at {float(v['localization']):g}" for v in by_localization)
+    side = shown["side_correlation"].max("side_step_size")
+    by_decay = float((side.max("decay") - side.min("decay")).max())
+    by_stability = float((side.max("stability") - side.min("stability")).max())
     return (
         "Figure 6 (after the paper's Figure 6). Pearson correlation of the Bayesian influence by Algorithm 1 with "
         "leave-one-out, over all pairs of different samples and all checkpoints. (a-d) Every step size and "
-        f"localization at four n_beta, {int(shown['chains'].max())} chains of {int(shown['draws'].max())} draws (the "
+        f"localization at several n_beta, {int(shown['chains'][-1])} chains of {int(shown['draws'][-1])} draws (the "
         f"data file has fewer as well), decay b = {sampler.decay:g}, stability a = {sampler.stability:g}; grey: the "
         f"step is outside the stable range, or a chain diverged ({int(longest.isnull().sum())} of {longest.size} "
         "settings). (e) Against the number of draws, at the best setting. (f) Best over step sizes for every b and a, "
-        f"at n_beta = {sampler.n_beta:g} and localization = {sampler.localization:g}. The best setting of the grid is "
-        f"step size {float(best['step_size']):g}, n_beta {float(best['n_beta']):g}, localization "
-        f"{float(best['localization']):g}, with {float(longest.max()):.3f}. No setting can do much better than the "
-        "instantaneous influence itself: the exact gradient kernel correlates with "
-        f"{float(shown['kernel_correlation']):.3f} (line in e). Best correlation by localization: {trend}. The decay "
-        f"rate matters by at most {spread:.2f}. Seed {results.settings.sweep.seed}."
+        f"at n_beta = {sampler.n_beta:g} and localization = {sampler.localization:g}. Best with the longest chains: "
+        f"{_setting(best)}; best of all: {_setting(anywhere)}, with {int(anywhere['chains'][0])} chains of "
+        f"{int(anywhere['draws'][0])} draws. The exact gradient kernel, to which strong localization tends, has "
+        f"{kernel:.3f} (line in e). Best by localization: {trend}. Correlation is high along the edge of the stable "
+        "range: the pull must be strong, for the posterior stays where the loss is nearly linear, and the step long "
+        f"enough that chains forget their start. The decay rate matters by at most {by_decay:.2f}, the stability "
+        f"constant by {by_stability:.2f}. The paper's setting (step size 1e-3, localization 5e3) is outside the stable "
+        f"range. Seed {results.settings.sweep.seed}."
     )
+
+
+def _setting(best: xr.DataArray) -> str:
+    step, n_beta, localization = (float(best[name][0]) for name in ("step_size", "n_beta", "localization"))
+    return f"{float(best.max()):.3f} at step size {step:g}, n_beta {n_beta:g}, localization {localization:g}"
 
 
 def _longest(shown: xr.Dataset) -> xr.DataArray:
@@ -64,24 +70,24 @@ def draw(results: Results) -> Figure:
     shown = data(results)
     longest = _longest(shown)
     with figure_style():
-        figure = Figure(figsize=(COLUMN_WIDTH, 4.6), layout="constrained")
-        maps, rest = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1))[:, 0]
-        row = np.atleast_1d(maps.subplots(1, shown.sizes["n_beta"], sharey=True))
-        for axes, n_beta, letter in zip(row, shown["n_beta"].values, "abcd", strict=False):
+        figure = Figure(figsize=(COLUMN_WIDTH, 6.9), layout="constrained")
+        rows = -(-shown.sizes["n_beta"] // 2)
+        grid = figure.subplots(rows + 1, 2)
+        maps = list(grid[:rows].flat)[: shown.sizes["n_beta"]]
+        for axes, n_beta in zip(maps, shown["n_beta"].values, strict=True):
             _draw_map(axes, longest.sel(n_beta=n_beta), "step_size", "localization")
             axes.set_title(f"n_beta = {n_beta:g}")
+            axes.set_ylabel("localization")
             axes.set_xlabel("step size")
-            panel_label(axes, letter)
-        row[0].set_ylabel("localization")
-        maps.colorbar(ScalarMappable(_SCALE, _MAP), ax=list(row), label="correlation with\nleave-one-out")
-        lines, side = rest.subplots(1, 2)
+        lines, side = grid[rows]
         _draw_lengths(lines, shown)
         _draw_map(side, shown["side_correlation"].max("side_step_size"), "stability", "decay")
         side.set_xlabel("stability constant a")
         side.set_ylabel("decay rate b")
         side.set_title("best over step sizes")
-        panel_label(lines, "e")
-        panel_label(side, "f")
+        figure.colorbar(ScalarMappable(_SCALE, _MAP), ax=maps, label="correlation with leave-one-out", aspect=40)
+        for axes, letter in zip((*maps, lines, side), "abcdef", strict=False):
+            panel_label(axes, letter)
     return figure
 
 
@@ -94,9 +100,14 @@ def _draw_map(axes: Axes, correlation: xr.DataArray, across: str, up: str) -> No
         if np.isfinite(value):
             shade = "white" if value < 0.5 else "black"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=shade)
-    axes.set_xticks(range(table.shape[1]), [f"{v:g}" for v in table[across].values], rotation=45)
-    axes.set_yticks(range(table.shape[0]), [f"{v:g}" for v in table[up].values])
+    axes.set_xticks(range(table.shape[1]), [_power(v) for v in table[across].values])
+    axes.set_yticks(range(table.shape[0]), [_power(v) for v in table[up].values])
     axes.tick_params(length=0)
+
+
+def _power(value: float) -> str:
+    exponent = round(np.log10(value))
+    return f"$10^{{{exponent}}}$" if np.isclose(value, 10.0**exponent) else f"{value:g}"
 
 
 def _draw_lengths(axes: Axes, shown: xr.Dataset) -> None:
@@ -116,4 +127,5 @@ def _draw_lengths(axes: Axes, shown: xr.Dataset) -> None:
     axes.set_xlabel("draws a chain")
     axes.set_ylabel("correlation with leave-one-out")
     axes.set_title("length of the chains, best setting")
-    axes.legend(loc="lower right")
+    axes.margins(y=0.25)
+    axes.legend(loc="upper right")

@@ -48,7 +48,7 @@ class CoefficientSettings:
     )
     n_betas: tuple[float, float] = (100.0, 1000.0)
     lengths: tuple[float, float] = (4.0, 0.5)
-    chains: int = 16
+    chains: int = 12
     seed: int = 0
 
 

@@ -55,11 +55,11 @@ class BiasSettings:
     n_beta: float = 100.0
     weights: int = 100
     chains: int = 4
-    burn_in: int = 1000
-    draws: int = 3000
+    burn_in: int = 800
+    draws: int = 2000
     toy_runs: int = 4
     toy_chains: int = 4
-    toy_draws: int = 2000
+    toy_draws: int = 1200
     seed: int = 0
 
 
