@@ -90,9 +90,8 @@ def whiten(dataset: Dataset) -> Dataset:
     Examples
     --------
     >>> raw = Dataset(np.array([[2.0, 1.0], [0.0, 1.0], [1.0, 1.0]]), np.eye(3))
-    >>> whiten(raw).sxx.round(12)
-    array([[1., 0.],
-           [0., 1.]])
+    >>> bool(abs(whiten(raw).sxx - np.eye(2)).max() < 1e-12)
+    True
     """
     n, p = dataset.inputs.shape
     u, s, vt = np.linalg.svd(dataset.inputs, full_matrices=False)
