@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint architecture format validate-full bench mutation clean
+.PHONY: help setup reproduce figures test lint architecture format validate-full bench mutation clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -22,14 +22,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 setup: $(VENV)/.installed ## Create the environment (done by the other targets when needed).
 
-reproduce: setup ## Cross-check theory, sampling and retraining, and draw Figures 2 and 3 into out/.
-	$(BIN)/python -m validation --out $(OUT)
+reproduce: setup ## Check the claims that take seconds, and draw Figures 2 and 3, into out/.
+	$(BIN)/python -m validation --quick --out $(OUT)
 	$(BIN)/python -m paper_figs 2 3 --out $(OUT)/figures
+
+figures: setup ## Draw every figure into out/figures; the sweep of Figure 6 takes some ten minutes and can be resumed.
+	$(BIN)/python -m paper_figs --out $(OUT)/figures
 
 test: setup ## Run the tests, doctests included, except those marked slow.
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow' --benchmark-disable
 
-validate-full: setup ## Run every test, slow ones included.
+validate-full: setup ## Check every claim, and run every test, slow ones included.
+	$(BIN)/python -m validation --out $(OUT)
 	$(BIN)/python -m pytest -q -n 2 --benchmark-disable
 
 bench: setup ## Measure speed: targets, growth with size, and peers if installed (pip install -e '.[bench]').
