@@ -193,7 +193,6 @@ PAIRS: tuple[Pair, ...] = (
         "nearly equal",
         "a tenth of the weight is nearly linear",
         {"pearson": (0.98, 1.0)},
-        general=True,
     ),
     Pair(
         "derivative retrained",
@@ -225,7 +224,6 @@ PAIRS: tuple[Pair, ...] = (
         "both are the instantaneous influence; over a window the kernel drifts by 2 s D / tau = 0.65 at most, a third "
         "of that on average, and a correlation loses half its square",
         {"pearson": (0.976, 1.0)},
-        general=True,
     ),
     Pair(
         "brief ablation",
@@ -304,7 +302,7 @@ def correlations(experiment: Experiment, names: Sequence[str]) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        dims (measure, other), with each measure's way as a coordinate.
+        dims (measure, other), with each measure's way as a coordinate; NaN where there is no correlation.
     """
     computed: dict[str, xr.DataArray] = {}
     for name in names:
@@ -316,8 +314,16 @@ def correlations(experiment: Experiment, names: Sequence[str]) -> xr.DataArray:
     for i, first in enumerate(computed.values()):
         for j, second in enumerate(computed.values()):
             if i < j:
-                values[i, j] = values[j, i] = agreement(first, second).pearson
+                values[i, j] = values[j, i] = _pearson(first, second)
     labels = list(computed)
     ways = [str(MEASURES[name].way) for name in labels]
     table = xr.DataArray(values, {"measure": labels, "other": labels}, ("measure", "other"), "Pearson")
     return table.assign_coords(way=("measure", ways))
+
+
+def _pearson(first: xr.DataArray, second: xr.DataArray) -> float:
+    """Return the correlation, NaN where the two share no epoch or one does not vary."""
+    try:
+        return agreement(first, second).pearson
+    except ValueError:
+        return float("nan")

@@ -83,6 +83,17 @@ def test_measures_that_are_not_defined_are_left_out_with_their_sentence():
     assert table["measure"].values.tolist() == ["sample-weight", "LOO closed form"]
 
 
+def test_measures_without_correlation_are_marked(monkeypatch):
+    data = random_data()
+    experiment = Experiment(data, replace(settings_for(data), training=TrainingConfig(epochs=300)))
+    nothing = validation.pairs.Measure(validation.Way.THEORY, lambda e: 0 * e.sample_weight)
+    monkeypatch.setitem(validation.pairs.MEASURES, "nothing", nothing)
+    table = correlations(experiment, ["sample-weight", "nothing", "LOO closed form"])
+    assert np.isnan(table.sel(measure="nothing", other="sample-weight"))
+    assert np.isnan(table.sel(measure="LOO closed form", other="nothing"))
+    assert np.isfinite(table.sel(measure="LOO closed form", other="sample-weight"))
+
+
 def test_hessians_that_would_take_minutes_are_left_out():
     wide = random_data(n=60, p=3, o=40)
     from validation.cross_check import _too_large
