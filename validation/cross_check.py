@@ -147,4 +147,6 @@ def _refuse_unwhitened(dataset: Dataset) -> None:
     try:
         checks.whitened(dataset.inputs, needed_by="cross_check")
     except ValueError as error:
-        raise ValueError(f"{error} validation.whiten(dataset) does it.") from None
+        raise ValueError(
+            f"{error} validation.whiten(dataset) does it, and validation.save_dataset keeps the result for --data."
+        ) from None

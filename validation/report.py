@@ -27,6 +27,7 @@ MARKS = {
     Verdict.FAILS: "✗",
     Verdict.REPORTED: "·",
 }
+_WIDE = 130  # columns of a terminal that has room for reasons and sources
 STYLES = {
     Verdict.HOLDS: "green",
     Verdict.REFUTED: "magenta",
@@ -78,9 +79,9 @@ def bound(check: Check) -> str:
 def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
     """Print the table of pairs and the table of claims; with `details`, and for what fails, every check."""
     if ledger.pairs:
-        console.print(_pair_table(ledger.pairs))
+        console.print(_pair_table(ledger.pairs, wide=console.width >= _WIDE))
     if ledger.claims:
-        console.print(_claim_table(ledger.claims))
+        console.print(_claim_table(ledger.claims, wide=console.width >= _WIDE))
     for result in ledger.claims:
         if details or result.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
             _print_details(console, result)
@@ -100,12 +101,12 @@ def _verdict(verdict: Verdict) -> str:
     return f"[{STYLES[verdict]}]{MARKS[verdict]} {verdict}[/]"
 
 
-def _pair_table(pairs: Sequence[PairResult]) -> Table:
+def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
     table = Table(title="Pairs of measures (measure against reference; negative influence = helps)")
-    for column in ("reference", "measure", "Pearson", "slope", "rel. max error", "peak shift", "same sign"):
-        table.add_column(column, no_wrap=column in ("Pearson", "slope"))
-    table.add_column("expected, and why")
-    table.add_column("verdict")
+    columns = ["reference", "measure", "Pearson", "slope"]
+    columns += ["rel. max error", "peak shift", "same sign", "expected, and why"] if wide else []
+    for column in (*columns, "verdict"):
+        table.add_column(column, no_wrap=column in ("Pearson", "slope", "verdict"))
     for result in pairs:
         found = result.found
         numbers = ["-"] * 5
@@ -113,13 +114,8 @@ def _pair_table(pairs: Sequence[PairResult]) -> Table:
             numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
         text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
-        table.add_row(
-            result.pair.reference,
-            result.pair.measure,
-            *numbers,
-            escape(result.problem or text),
-            _verdict(result.verdict),
-        )
+        cells = [*numbers, escape(result.problem or text)] if wide else numbers[:2]
+        table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
     return table
 
 
@@ -141,10 +137,11 @@ def tightest(result: ClaimResult) -> Check | None:
     return max(bounded, key=use, default=None)
 
 
-def _claim_table(claims: Sequence[ClaimResult]) -> Table:
+def _claim_table(claims: Sequence[ClaimResult], *, wide: bool) -> Table:
     table = Table(title="Claims, each with the check that comes closest to its bound")
     for column in ("claim", "source", "check", "measured", "bound", "checks", "verdict"):
-        table.add_column(column, no_wrap=column == "claim")
+        if wide or column not in ("source", "checks"):
+            table.add_column(column, no_wrap=column in ("claim", "measured", "verdict"))
     family = ""
     for result in claims:
         if family and result.claim.family != family:
@@ -153,15 +150,15 @@ def _claim_table(claims: Sequence[ClaimResult]) -> Table:
         check = tightest(result)
         held = sum(check.verdict is Verdict.HOLDS for check in result.checks)
         total = sum(not check.only_reported for check in result.checks)
-        table.add_row(
-            result.claim.identifier,
-            result.claim.source,
+        cells = [
             escape(result.problem or (check.quantity if check else "")),
             measured(check) if check else "",
             bound(check) if check else "",
-            f"{held}/{total}",
-            _verdict(result.verdict),
-        )
+        ]
+        if wide:
+            cells = [escape(result.claim.source), *cells, f"{held}/{total}"]
+        verdict = _verdict(result.verdict) if wide else f"[{STYLES[result.verdict]}]{MARKS[result.verdict]}[/]"
+        table.add_row(result.claim.identifier, *cells, verdict)
     return table
 
 
