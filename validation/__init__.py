@@ -19,6 +19,7 @@ from validation.registry import (
     select_claims,
 )
 from validation.runner import Ledger, run_ledger
+from validation.strongest import Extreme, strongest_influences
 from validation.toy import GROUPS, LEVEL_NAMES, ToyExperiment, ToySettings, group_means
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ClaimResult",
     "Cost",
     "Experiment",
+    "Extreme",
     "Ledger",
     "Measure",
     "Measurement",
@@ -57,6 +59,7 @@ __all__ = [
     "save_dataset",
     "select_claims",
     "settings_for",
+    "strongest_influences",
     "whiten",
     "without_self",
 ]

@@ -102,7 +102,8 @@ def cross_check(
     -------
     Ledger
         The pairs of the toy model's report with what was found, verdicts where theory bounds the agreement for any
-        data, and the correlation of every two measures. `validation.page.write_html` makes a report of it.
+        data, the correlation of every two measures, and the strongest influences by name. `validation.page.write_html`
+        makes a report of it.
 
     Raises
     ------
@@ -129,6 +130,7 @@ def cross_check(
         experiment,
         pairs=pairs,
         measures=[name for name in MATRIX if name not in left_out],
+        strongest=12,
         general_only=True,
         started=started,
         finished=finished,

@@ -17,6 +17,7 @@ from rich.table import Table
 from validation.pairs import PairResult
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
+from validation.strongest import Extreme
 
 __all__ = ["MARKS", "bound", "number", "print_ledger", "summary", "write_json"]
 
@@ -82,6 +83,8 @@ def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
         console.print(_pair_table(ledger.pairs, wide=console.width >= _WIDE))
     if ledger.claims:
         console.print(_claim_table(ledger.claims, wide=console.width >= _WIDE))
+    if ledger.strongest:
+        console.print(_strongest_table(ledger.strongest))
     for result in ledger.claims:
         if details or result.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
             _print_details(console, result)
@@ -116,6 +119,17 @@ def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
         text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
         cells = [*numbers, escape(result.problem or text)] if wide else numbers[:2]
         table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
+    return table
+
+
+def _strongest_table(extremes: Sequence[Extreme]) -> Table:
+    table = Table(title="Strongest influences (leave-one-out; negative = helps)")
+    for column in ("source", "", "query", "retrained", "epoch", "closed form", "epoch"):
+        table.add_column(column)
+    for e in extremes:
+        word = "helps" if e.helps else "harms"
+        numbers = map(number, (e.retrained, e.epoch, e.solved, e.solved_epoch))
+        table.add_row(escape(e.source), word, escape(e.query), *numbers)
     return table
 
 
@@ -207,6 +221,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
             }
             for result in ledger.pairs
         ],
+        "strongest": [asdict(extreme) for extreme in ledger.strongest],
         "claims": [
             {
                 "id": result.claim.identifier,

@@ -11,6 +11,7 @@ import xarray as xr
 from validation.experiment import Experiment, Settings
 from validation.pairs import Pair, PairResult, compare, correlations
 from validation.registry import Claim, ClaimResult, Verdict, run_claim
+from validation.strongest import Extreme, strongest_influences
 from validation.toy import ToyExperiment
 
 __all__ = ["Ledger", "run_ledger"]
@@ -32,6 +33,8 @@ class Ledger:
         Results in the order of the run.
     matrix
         Correlation of every two measures, see `validation.pairs.correlations`; None if it was not asked for.
+    strongest
+        The strongest influences by name; empty if they were not asked for.
     unfinished
         Names of what an interrupted run did not reach; empty for a complete one.
     seconds
@@ -43,6 +46,7 @@ class Ledger:
     pairs: tuple[PairResult, ...]
     claims: tuple[ClaimResult, ...]
     matrix: xr.DataArray | None
+    strongest: tuple[Extreme, ...]
     unfinished: tuple[str, ...]
     seconds: float
 
@@ -65,6 +69,7 @@ def run_ledger(
     claims: Sequence[Claim] = (),
     pairs: Sequence[Pair] = (),
     measures: Sequence[str] = (),
+    strongest: int = 0,
     general_only: bool = False,
     started: Callable[[str], object] = lambda _: None,
     finished: Finished = lambda *_: None,
@@ -79,6 +84,8 @@ def run_ledger(
         The shared runs; a `ToyExperiment` if there are claims.
     claims, pairs, measures
         What to check, and the names of the measures to correlate.
+    strongest
+        How many of the strongest influences to name.
     general_only
         Whether only bounds that hold for any data count.
     started, finished
@@ -93,7 +100,8 @@ def run_ledger(
     names = [f"{pair.measure} against {pair.reference}" for pair in pairs] + [c.identifier for c in claims]
     found_pairs: list[PairResult] = []
     found_claims: list[ClaimResult] = []
-    matrix = None
+    matrix: xr.DataArray | None = None
+    extremes: tuple[Extreme, ...] = ()
     interrupted = False
     try:
         for pair, name in zip(pairs, names, strict=False):
@@ -109,16 +117,21 @@ def run_ledger(
         if measures:
             started("correlations of all measures")
             matrix = correlations(experiment, measures)
+        if strongest:
+            started("strongest influences")
+            extremes = strongest_influences(experiment, strongest)
     except KeyboardInterrupt:
         interrupted = True
     done = len(found_pairs) + len(found_claims)
     unfinished = names[done:] + (["correlations of all measures"] if measures and matrix is None else [])
+    unfinished += ["strongest influences"] if strongest and not extremes else []
     return Ledger(
         title,
         experiment.settings,
         tuple(found_pairs),
         tuple(found_claims),
         matrix,
+        extremes,
         tuple(unfinished) if interrupted else (),
         time.perf_counter() - start,
     )

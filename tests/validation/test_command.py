@@ -153,6 +153,9 @@ def test_own_data_are_cross_checked_with_a_report(tmp_path, monkeypatch):
     assert result.exit_code == int("fails" in verdicts), result.output
     page = (tmp_path / "out" / "validation.html").read_text()
     assert "Cross-check of 2 samples" in page
+    assert "Strongest influences" in page
+    assert {e["source"] for e in document["strongest"]} == {"a", "b"}
+    assert "Strongest influences" in result.output
     assert "<script></script>" in page  # there are no claims to filter
 
 

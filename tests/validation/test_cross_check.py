@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import validation.pairs
-from numerics import TrainingConfig
+from numerics import TrainingConfig, leave_one_out
 from theory import Dataset, hierarchical_dataset
 from validation import PAIRS, Experiment, Settings, Verdict, compare, correlations, cross_check, settings_for, whiten
 
@@ -44,6 +44,24 @@ def test_scaled_targets_give_the_same_report(scale):
     np.testing.assert_allclose(sampled[1], scale**2 * sampled[0], atol=1e-3 * scale**2 * np.abs(sampled[0]).max())
 
 
+def check_strongest(extremes, data):
+    """Names, order and values against leave-one-out itself, computed anew."""
+    retrained = leave_one_out(data, settings_for(data).training)
+    sizes = [abs(e.retrained) for e in extremes]
+    assert len(extremes) == 12
+    assert sizes == sorted(sizes, reverse=True)
+    for e in extremes:
+        assert e.source != e.query
+        line = retrained.sel(source=e.source, query=e.query)
+        assert e.retrained == pytest.approx(float(line.sel(epoch=e.epoch)), rel=1e-12)
+        assert abs(e.retrained) == pytest.approx(float(abs(line).max()), rel=1e-12)
+        assert e.helps == (e.retrained < 0)
+        # descent is late by 2 % of the fastest rise, and checkpoints are neighbours of an extremum
+        assert e.solved == pytest.approx(e.retrained, rel=0.04)
+    others = abs(retrained.where(retrained["source"] != retrained["query"])).max("epoch").values
+    assert min(sizes) == pytest.approx(np.sort(others[np.isfinite(others)])[-12], rel=1e-12)
+
+
 def test_the_matrix_holds_on_data_that_is_no_tree():
     data = random_data()
     seen = []
@@ -56,6 +74,7 @@ def test_the_matrix_holds_on_data_that_is_no_tree():
     assert "9 samples, 3 inputs, 4 outputs" in ledger.title
     assert ledger.matrix.sizes["measure"] >= 10
     assert len(seen) == len(ledger.pairs)
+    check_strongest(ledger.strongest, data)
     # what only describes the toy model is reported, and judged by nobody
     toy_only = {(p.reference, p.measure) for p in PAIRS if not p.general}
     assert all(v == Verdict.REPORTED for pair, v in verdicts.items() if pair in toy_only)

@@ -24,7 +24,7 @@ from validation.page.parts import (
 )
 from validation.paper_sentences import SENTENCES, Sentence
 from validation.registry import ClaimResult, Verdict
-from validation.report import MARKS
+from validation.report import MARKS, number
 from validation.runner import Ledger
 
 __all__ = ["write_html"]
@@ -45,6 +45,7 @@ def write_html(path: Path, ledger: Ledger) -> None:
         _summary(families) if families else "",
         _measures(ledger),
         _pairs(ledger),
+        _strongest(ledger),
         *(_family(title, results, ledger.settings.seed) for title, results in families.items()),
         _sentences(ledger.claims) if families else "",
         "</main>",
@@ -112,6 +113,25 @@ def _measures(ledger: Ledger) -> str:
 
 def _pairs(ledger: Ledger) -> str:
     return "<h2>Pairs of measures</h2>" + pair_table(ledger.pairs) if ledger.pairs else ""
+
+
+def _strongest(ledger: Ledger) -> str:
+    if not ledger.strongest:
+        return ""
+    rows = [
+        [
+            escape(e.source),
+            "helps" if e.helps else "harms",
+            escape(e.query),
+            *map(number, (e.retrained, e.epoch, e.solved, e.solved_epoch)),
+        ]
+        for e in ledger.strongest
+    ]
+    columns = ["source", "", "query", "#retrained", "#at epoch", "#closed form", "#at epoch"]
+    return (
+        "<h2>Strongest influences</h2><p class='note'>Loss of the query with the source less that without it, where it "
+        "is largest along training; negative = the source helps.</p>" + table(columns, rows)
+    )
 
 
 def _family(title: str, results: Sequence[ClaimResult], seed: int) -> str:
