@@ -22,7 +22,7 @@ def caption(results: Results) -> str:
         f"{describe_peaks(shown['retrained'])}. The closed form from the actual initial weights, which would hide "
         f"under the lines, agrees with Pearson {found.worst_pearson:.6f} or more and slope within "
         f"{found.worst_slope_error:.2%} for every pair. Thin verticals: half-rise times of the closed-form modes. "
-        f"Influence on the sample itself, negative throughout, is left out. {training.epochs} epochs of full-batch "
+        f"Influence on the sample itself, which is never positive, is left out. {training.epochs} epochs of full-batch "
         f"descent at learning rate {training.lr:g}. Seed {training.seed}."
     )
 

@@ -28,6 +28,7 @@ from theory.trajectories import labelled_array
 __all__ = ["RELATIVE_STEP", "BiasSettings", "quadratic_bias", "toy_bias"]
 
 RELATIVE_STEP = 0.2  # largest step times curvature; 4 would be unstable
+_MALA_STEP = 0.1  # step times localization, at which MALA accepts nine in ten proposals of the toy network
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def toy_bias(
     xarray.Dataset
         ``algorithm_1`` and ``frozen``, dims (stability): least-squares slope through the origin of the sampled
         covariances of all pairs on those by MALA; ``..._error``: its standard error, from the spread of `toy_runs`
-        independent runs.
+        independent runs, those of MALA included.
     """
 
     def covariances(samplers: Sequence[Sampler]) -> Float[np.ndarray, "runs settings n n"]:
@@ -186,7 +187,9 @@ def toy_bias(
             [run["covariance"].isel(epoch=0).transpose("setting", "source", "query").values for run in runs]
         )
 
-    reference = covariances([MALA(2e-6, sampler.n_beta, sampler.localization)]).mean(axis=(0, 1))
+    exact = covariances([MALA(_MALA_STEP / sampler.localization, sampler.n_beta, sampler.localization)])
+    reference = exact.mean(axis=(0, 1))
+    doubt = _standard_error(_slopes(exact, reference))
     coords: dict[str, object] = {"stability": list(settings.stabilities)}
     arrays = {}
     for name, adaptation in (("algorithm_1", None), ("frozen", settings.toy_draws // 4)):
@@ -194,8 +197,18 @@ def toy_bias(
             replace(sampler, stability=a, step_size=RELATIVE_STEP * a / sampler.localization, adaptation=adaptation)
             for a in settings.stabilities
         ]
-        slopes = np.sum(covariances(samplers) * reference, axis=(2, 3)) / np.sum(reference**2)
-        error = slopes.std(axis=0, ddof=1) / np.sqrt(settings.toy_runs)
+        slopes = _slopes(covariances(samplers), reference)
+        error = np.hypot(_standard_error(slopes), doubt)
         arrays[name] = labelled_array(slopes.mean(axis=0), coords, name)
         arrays[f"{name}_error"] = labelled_array(error, coords, f"standard error of {name}")
     return xr.Dataset(arrays)
+
+
+def _slopes(
+    covariances: Float[np.ndarray, "runs settings n n"], reference: Float[np.ndarray, "n n"]
+) -> Float[np.ndarray, "runs settings"]:
+    return np.sum(covariances * reference, axis=(2, 3)) / np.sum(reference**2)
+
+
+def _standard_error(values: Float[np.ndarray, "runs settings"]) -> Float[np.ndarray, " settings"]:
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
