@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 
@@ -310,7 +311,7 @@ def type_a_transition(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "the equation's other root, n",
         spurious,
         low=1.0,
-        high=float(np.e),
+        high=math.e,
         why="it lies in (1, e), where the expansion means nothing; the posterior has a single crossing",
     )
     crossings = float(np.sum(np.diff(np.sign(_log_odds(exact))) != 0))
