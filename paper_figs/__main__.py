@@ -26,8 +26,9 @@ def main(
 ) -> None:
     """Draw the paper's figures, analytic beside empirical: PNG, PDF, the numbers (netCDF) and the caption.
 
-    Finished results are kept in OUT/.results, so that an interrupted run goes on where it was. Figure 6 takes minutes,
-    all the others together about one.
+    Finished results are kept in OUT/.results, so that an interrupted run goes on where it was.
+
+    Figure 6 takes minutes, all the others together about one.
     """
     console = Console()
     try:
