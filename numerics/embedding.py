@@ -293,10 +293,10 @@ def _settled_axes(
         rest, chosen = reference[:, run], []
         for _ in run:
             radius = np.linalg.norm(rest, axis=1)
-            pivot = rest[np.argmax(radius >= radius.max() / 2)]
-            if not pivot.any():
+            pivot = np.argmax(radius >= radius.max() / 2)
+            if radius[pivot] == 0:  # also where squares underflow
                 break
-            chosen.append(pivot / np.linalg.norm(pivot))
+            chosen.append(rest[pivot] / radius[pivot])
             rest = rest - np.outer(rest @ chosen[-1], chosen[-1])
         if len(chosen) == len(run):
             rotation[np.ix_(run, run)] = np.transpose(chosen)
