@@ -97,7 +97,7 @@ class ModalFlow:
             begin, end = map(int, np.searchsorted(anchors, [anchor, anchor + 1]))
             for first in range(begin, end, most):
                 times = slice(first, min(first + most, end))
-                yield times, rows, np.clip(scaled[times] - anchor * span, 0.0, span)
+                yield times, rows, np.minimum(scaled[times] - anchor * span, span)
 
     def _saturation(self, rows: Float[np.ndarray, "n k"], dt: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m k k"]:
         accumulated = dt[:, None] * exprel(2 * self.eigenvalues * dt[:, None])

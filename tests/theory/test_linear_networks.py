@@ -441,6 +441,40 @@ def test_lambda_balanced_layers_are_solved_exactly_in_every_shape(shape, lam):
     assert np.abs(late - limit).max() < 1e-9 * np.linalg.norm(syx, ord=2)
 
 
+@pytest.mark.parametrize("lam", [-3.0, -1e-3, 1e-3, 3.0, 1e6])
+@pytest.mark.parametrize("s", [1e-6, 1.0, 1e3])
+def test_growing_direction_keeps_its_digits_for_any_lambda(lam, s):
+    """W_1 : W_2 grow as s : root + lambda / 2 (lambda > 0), where root - lambda / 2 would cancel."""
+    flow = (
+        ModalFlow([[0.0]], [[np.sqrt(lam)]], [[s]], 1.0)
+        if lam > 0
+        else ModalFlow([[np.sqrt(-lam)]], [[0.0]], [[s]], 1.0)
+    )
+    root = np.hypot(s, lam / 2)
+    np.testing.assert_allclose(flow.eigenvalues, [root, -root], rtol=4 * EPS)
+    small, large = np.abs(flow.basis[:, 0])[:: 1 if lam > 0 else -1]
+    assert small / large == pytest.approx(s / (root + abs(lam) / 2), rel=16 * EPS)
+    np.testing.assert_allclose(flow.basis.T @ flow.basis, np.eye(2), rtol=0, atol=8 * EPS)
+
+
+def test_no_more_directions_of_a_block_are_kept_than_hidden_units():
+    data = hierarchical_dataset(5)  # blocks of 1, 1, 2, 4, 8 and 16 modes, twice, and 31 outputs beyond them
+    rng = np.random.default_rng(0)
+    flow = ModalFlow(1e-3 * rng.normal(size=(3, 32)), 1e-3 * rng.normal(size=(63, 3)), data.syx, TAU)
+    assert len(flow.eigenvalues) == 2 * (1 + 1 + 2 + 3 + 3 + 3) + 3
+    assert flow.basis.shape == (95, 29)
+
+
+def test_a_tenth_of_the_largest_singular_value_is_the_limit_of_imbalance():
+    for excess, fine in ((0.19, True), (0.21, False)):
+        w1, w2 = np.zeros((2, 2)), np.diag([np.sqrt(excess), 0.0])
+        if fine:
+            linear_network_solution(w1, w2, np.diag([2.0, 1.0]), 1.0, 1.0)
+        else:
+            with pytest.raises(ValueError, match=r"norm 0\.21, more than a tenth of the largest singular value 2 of"):
+                linear_network_solution(w1, w2, np.diag([2.0, 1.0]), 1.0, 1.0)
+
+
 def test_layers_that_are_far_from_balanced_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"the layers are not lambda-balanced: .* numerics.gradient_flow"):

@@ -161,6 +161,8 @@ def test_between_rank_sees_a_direction_the_matrix_has_lost():
     assert parts.between_rank == 2
     many = decompose_covariance(np.tile([0.25, 0.25, 0.5], (10_000, 1)), means, np.zeros((3, 2, 2)))
     assert np.all(many.between_rank == 2)  # the tolerance belongs to each matrix, not to the batch
+    scales = np.array([1.0, 1e-20])[:, None, None]
+    assert np.all(decompose_covariance([0.25, 0.25, 0.5], scales * means, np.zeros((3, 2, 2))).between_rank == 2)
     means = [[0.0, 0.0], [1.0, 0.0], [0.0, 1e-17]]
     assert decompose_covariance([0.25, 0.25, 0.5], means, np.zeros((3, 2, 2))).between_rank == 1
 
