@@ -39,6 +39,7 @@ _ARITHMETIC = {
 }
 _TWINS = {"min": "max", "any": "all", "argmin": "argmax", "minimum": "maximum", "floor": "ceil", "triu": "tril"}
 _TWINS |= {twin: name for name, twin in _TWINS.items()}
+_SYMMETRIC = frozenset({"max", "min", "maximum", "minimum", "hypot"})
 _ROUTES = frozenset({"optimize", "copy", "strict"})
 _BLOCKS = "_CHUNK"
 
@@ -157,8 +158,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "constant", ast.Constant(node.value + 1)
             yield "constant", ast.Constant(2 * node.value or -1.0)
     elif isinstance(node, ast.Call):
-        first = node.args[:2]
-        if len(first) == 2 and not any(isinstance(a, ast.Starred) or _is_text(a) for a in first):
+        if _order_matters(node):
             new = deepcopy(node)
             new.args[:2] = new.args[1::-1]
             yield "arguments swapped", new
@@ -174,8 +174,15 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         yield "return", ast.Return(ast.Constant(None))
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _order_matters(call: ast.Call) -> bool:
+    """Tell whether swapping the first two arguments of a call is a fault, and not one that any type check sees."""
+    first = call.args[:2]
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    text = any(isinstance(a, ast.Constant) and isinstance(a.value, str) for a in first)
+    starred = any(isinstance(a, ast.Starred) for a in first)
+    return (
+        len(first) == 2 and not text and not starred and name not in _SYMMETRIC and len(set(map(ast.dump, first))) == 2
+    )
 
 
 def _shifted(node: ast.Subscript) -> Iterator[tuple[str, ast.AST]]:

@@ -294,6 +294,7 @@ GOOD = {"weights": [0.5, 0.5], "means": np.zeros((2, 3)), "covariances": np.stac
         ({"covariances": np.zeros((2, 3, 2))}, r"covariances must hold square matrices, but its shape is \(2, 3, 2\)"),
         ({"covariances": np.zeros(3)}, "covariances must hold square matrices"),
         ({"covariances": np.zeros((2, 0, 0))}, "covariances must hold square matrices"),
+        ({"covariances": np.zeros((1, 2, 0, 0))}, "covariances must hold square matrices"),
         ({"covariances": np.stack([np.eye(3), -np.eye(3)])}, "positive semidefinite, but has the eigenvalue -1"),
         (
             {"covariances": np.stack([np.eye(3), np.triu(np.ones((3, 3)))])},
