@@ -232,7 +232,7 @@ def test_pieces_of_epochs_and_sources_do_not_matter(formula, entries, monkeypatc
 @pytest.mark.parametrize("formula", ["fixed-init", "sample-weight"])
 @pytest.mark.parametrize("start", [0.5, 2.0, 20.0, 200.0])
 def test_modes_that_start_large_or_above_their_value(formula, start):
-    """The integrands' poles move to tau / (2 g0) before the start, and the panels with them; no epoch cuts them short."""
+    """The integrands have poles at tau / (2 g0) before the start, and no epoch cuts the first panel short."""
     data = random_problem(6, n=4, p=4, o=4, rank=4)
     u, s, v = singular_modes(data.syx)
     modes = Modes(u, s, v, start * np.array([1.0, 0.3, 1e-2, 1e-3]))
