@@ -285,6 +285,7 @@ GOOD = {"weights": [0.5, 0.5], "means": np.zeros((2, 3)), "covariances": np.stac
         ({"weights": [np.nan, 1.0]}, "weights holds a non-finite value"),
         ({"weights": 1.0}, r"weights must hold a weight for each component, but its shape is \(\)"),
         ({"weights": []}, r"weights must hold a weight for each component, but its shape is \(0,\)"),
+        ({"weights": np.zeros((2, 0))}, r"weights must hold a weight for each component, but its shape is \(2, 0\)"),
         ({"weights": [1.0]}, r"means has shape \(2, 3\), but \(..., 1, observables\) is needed"),
         ({"means": np.zeros((2, 0))}, r"means has shape \(2, 0\)"),
         ({"means": np.zeros(2)}, r"means has shape \(2,\), but \(..., 2, observables\) is needed"),

@@ -173,6 +173,17 @@ def test_influence_peaks_at_the_transition():
     assert heights[1] > 2 * heights[2]
 
 
+def test_covariances_are_watched_and_not_only_means():
+    """A root that is odd about the centre of a cell: its mean is exact there by symmetry, its square has a kink."""
+    centre = 0.25
+    result = tempered_posterior(lambda w: np.sign(w - centre) * np.sqrt(np.abs(w - centre)), [[[-1.0, 1.0]]], 0.0)
+    mean = (0.75**1.5 - 1.25**1.5) / 3
+    variance = (0.75**2 + 1.25**2) / 4 - mean**2
+    # rtol of the engine
+    assert result.mean[0] == pytest.approx(mean, abs=1e-8 * np.sqrt(variance))
+    assert result.covariance[0, 0] == pytest.approx(variance, rel=1e-8)
+
+
 def test_cells_that_could_hide_a_rise_to_a_level_that_counts_are_looked_into():
     """exp(-25 w) on four cells: each varies by 25, so the second could reach e^0 and the third e^-25 of the top.
 
@@ -242,6 +253,13 @@ def test_bad_input_of_the_quadrature(arguments, sentence):
         tempered_posterior(call.pop("losses"), call.pop("boxes"), call.pop("n_beta"), **call)
 
 
-def test_unreached_tolerance_is_refused():
+def test_unreached_tolerance_is_refused_before_more_cells_are_made():
+    seen = []
+
+    def losses(w):
+        seen.append(len(w))
+        return quadratic(w)
+
     with pytest.raises(RuntimeError, match="needs more than 8 cells"):
-        tempered_posterior(quadratic, [[[-1.0, 1.0]]], 1e6, max_cells=8)
+        tempered_posterior(losses, [[[-1.0, 1.0]]], 1e6, max_cells=8)
+    assert sum(seen) <= 13 * (4 + 8)  # four cells of 13 nodes, and each of them halved once
