@@ -39,7 +39,7 @@ validate-full: setup ## Check every claim, and run every test, slow ones include
 bench: setup ## Measure speed: targets, growth with size, and peers if installed (pip install -e '.[bench]').
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
 
-mutation: setup ## Plant 320 small faults in theory and count those the tests notice (half an hour).
+mutation: setup ## Plant 320 small faults in theory and count those the tests notice (a quarter of an hour).
 	$(BIN)/python tests/mutation/run.py --package theory --sample 320 --seed 3 --out $(OUT)/mutation.jsonl
 
 lint: setup ## Check style and types.
