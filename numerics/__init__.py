@@ -1,47 +1,49 @@
 """Simulation: training, retraining, sampling and curvature, on torch."""
 
-from numerics.bayesian_influence import bayesian_influence
-from numerics.chain_state import ChainState
-from numerics.classical_influence import (
+from numerics.curvature.classical_influence import (
     IndefiniteCurvature,
     gauss_newton_influence,
     gradient_kernel,
     hessian_influence,
 )
-from numerics.descent import TrainingConfig
-from numerics.diagnostics import covariance_diagnostics, diagnose
+from numerics.curvature.minres import DampedSolution, damped_solve
+from numerics.curvature.module import gauss_newton_matrix, hessian_matrix, sample_gradients
+from numerics.curvature.operators import CurvatureOperator, extreme_eigenvalues, gauss_newton_operator, hessian_operator
+from numerics.curvature.tracin import tracin
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
-from numerics.executors import WorkerLost
-from numerics.gradient_flow import gradient_flow
-from numerics.groups import group_influence
-from numerics.learning_coefficient import estimate_learning_coefficient
-from numerics.learning_coefficient_limits import (
+from numerics.errors import (
+    DamagedResultWarning,
+    SamplerDiverged,
+    SolveNotConverged,
+    StepSizeWarning,
+    TrainingDiverged,
+    WorkerLost,
+)
+from numerics.fleets.over_checkpoints import over_checkpoints
+from numerics.fleets.sweep import sweep
+from numerics.fleets.sweep_grid import SweepGrid
+from numerics.fleets.sweep_measures import LearningCoefficientError, LeaveOneOutCorrelation, SweepMeasure
+from numerics.learning_coefficients.estimate import estimate_learning_coefficient
+from numerics.learning_coefficients.limits import (
     Extrapolation,
     extrapolate_learning_coefficient,
     gaussian_learning_coefficient,
 )
-from numerics.matrix_free import (
-    CurvatureOperator,
-    SolveNotConverged,
-    extreme_eigenvalues,
-    gauss_newton_operator,
-    hessian_operator,
-)
-from numerics.minres import DampedSolution, damped_solve
-from numerics.module_curvature import gauss_newton_matrix, hessian_matrix, sample_gradients
-from numerics.modules import LinearNetwork, ModuleCheckpoints, Samples, TorchModel, half_squared_error, linear_as_module
-from numerics.networks import Checkpoints, initial_weights, per_sample_losses
-from numerics.over_checkpoints import over_checkpoints
-from numerics.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
-from numerics.samplers import MALA, SGLD, RMSPropSGLD, Sampler, SamplerDiverged, StepSizeWarning
-from numerics.sampling import sample
-from numerics.sweep_grid import SweepGrid
-from numerics.sweep_measures import LearningCoefficientError, LeaveOneOutCorrelation, SweepMeasure
-from numerics.sweep_store import DamagedResultWarning
-from numerics.sweeping import sweep
-from numerics.tracin import tracin
-from numerics.training import TrainingDiverged, TrainingRun, train
-from numerics.unrolled_influence import unrolled_influence
+from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, linear_as_module, per_sample_losses
+from numerics.models.module import TorchModel, half_squared_error
+from numerics.models.samples import Samples
+from numerics.sampling.bayesian_influence import bayesian_influence
+from numerics.sampling.chain_state import ChainState
+from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
+from numerics.sampling.groups import group_influence
+from numerics.sampling.sample import sample
+from numerics.sampling.samplers import MALA, SGLD, RMSPropSGLD, Sampler
+from numerics.training.descent import TrainingConfig
+from numerics.training.gradient_flow import gradient_flow
+from numerics.training.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
+from numerics.training.train import TrainingRun, train
+from numerics.training.unrolled_influence import unrolled_influence
 
 __all__ = [
     "MALA",

@@ -25,8 +25,9 @@ import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from numerics.modules import ModuleCheckpoints, Samples
-from numerics.networks import Checkpoints
+from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.linear import Checkpoints
+from numerics.models.samples import Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array

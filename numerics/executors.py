@@ -14,16 +14,12 @@ from typing import Any, TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from numerics.samplers import StepSizeWarning
+from numerics.errors import StepSizeWarning, WorkerLost
 
-__all__ = ["WorkerLost", "run_tasks"]
+__all__ = ["run_tasks"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-class WorkerLost(RuntimeError):
-    """A worker process died, killed or out of memory; what was finished before has been handed over."""
 
 
 def run_tasks(

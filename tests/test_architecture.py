@@ -1,4 +1,4 @@
-"""Imports run downwards only: paper_figs -> validation -> numerics -> theory."""
+"""Imports run downwards only: paper_figs -> validation -> numerics -> theory, and from floor to floor within them."""
 
 import ast
 from pathlib import Path
@@ -15,6 +15,25 @@ ALLOWED = {
 }
 # What simulation may take from theory: the data, the containers and the argument checks, never an answer.
 DATA_ONLY = {"theory.hierarchy", "theory.trajectories", "theory.checks"}
+
+# The floors of a package from the ground up: a wing, or a file outside one, imports from its own floor's wing and from
+# floors below. Wings on one floor know nothing of each other.
+FLOORS = {
+    "theory": [
+        {"checks"},
+        {"hierarchy", "trajectories"},
+        {"dynamics", "posteriors", "symbolic"},
+        {"influence"},
+    ],
+    "numerics": [
+        {"errors", "threads"},
+        {"executors", "models"},
+        {"curvature", "embedding", "training"},
+        {"sampling"},
+        {"learning_coefficients"},
+        {"fleets"},
+    ],
+}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -43,6 +62,39 @@ def test_imports_run_downwards(package):
         if package == "numerics":
             taken = {m for m in own if m.startswith("theory")}
             assert taken <= DATA_ONLY, f"{path} takes {taken - DATA_ONLY} from theory"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_wings_stand_on_the_floors_below(package):
+    floor_of = {part: height for height, floor in enumerate(FLOORS[package]) for part in floor}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        part = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        assert part in floor_of, f"{path} stands on no floor; give it one in FLOORS"
+        for module in imported_modules(path):
+            owner, *rest = module.split(".")
+            if owner != package or not rest or rest[0] == part:
+                continue
+            assert floor_of[rest[0]] < floor_of[part], f"{path} of {part} imports {module}, which is not below it"
+
+
+def test_every_floor_is_taken():
+    for package, floors in FLOORS.items():
+        for part in set().union(*floors):
+            assert (ROOT / package / part).is_dir() or (ROOT / package / f"{part}.py").is_file(), f"{package}.{part}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_wing_says_what_it_is_and_exports_nothing(package):
+    wings = [
+        path for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file() and path.name != "symbolic"
+    ]
+    assert wings
+    for wing in wings:
+        body = ast.parse((wing / "__init__.py").read_text()).body
+        assert len(body) == 1, f"{wing} does more than say what it is"
+        assert ast.get_docstring(ast.parse((wing / "__init__.py").read_text())), f"{wing} does not say what it is"
 
 
 @pytest.mark.parametrize("package", ALLOWED)

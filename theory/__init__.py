@@ -1,8 +1,15 @@
 """Closed forms for influence while a network learns in stages. numpy, scipy and sympy only."""
 
-from theory.brief_ablation import brief_ablation_trajectory
-from theory.deep_chains import deep_mode_strength, deep_mode_time
-from theory.exposure import exposure_kernel
+from theory.dynamics.deep_chains import deep_mode_strength, deep_mode_time
+from theory.dynamics.linear_networks import linear_network_factors, linear_network_solution
+from theory.dynamics.saxe import (
+    Modes,
+    aligned_modes,
+    half_rise_time,
+    initial_mode_strength,
+    mode_strength,
+    time_constant,
+)
 from theory.hierarchy import (
     Dataset,
     SingularStructure,
@@ -10,19 +17,27 @@ from theory.hierarchy import (
     hierarchical_structure,
     tree_distance,
 )
-from theory.influence import influence_trajectory
-from theory.learning_coefficient import learning_coefficient, monomial_learning_coefficient
-from theory.leave_one_out import leave_group_out_trajectory, leave_one_out_trajectory
-from theory.linear_networks import linear_network_factors, linear_network_solution
-from theory.local_posterior import GaussianInfluence, gaussian_influence, quadratic_loss_covariance
-from theory.mixtures import (
+from theory.influence.brief_ablation import brief_ablation_trajectory
+from theory.influence.exposure import exposure_kernel
+from theory.influence.leave_one_out import leave_group_out_trajectory, leave_one_out_trajectory
+from theory.influence.svd_response import (
+    PrintedSVDResponse,
+    SVDResponse,
+    paper_svd_response,
+    spectral_derivative,
+    svd_response,
+)
+from theory.influence.trajectory import influence_trajectory
+from theory.posteriors.learning_coefficient import learning_coefficient, monomial_learning_coefficient
+from theory.posteriors.local_posterior import GaussianInfluence, gaussian_influence, quadratic_loss_covariance
+from theory.posteriors.mixtures import (
     MixtureCovariance,
     decompose_covariance,
     total_covariance_gradient,
     total_covariance_hessian,
 )
-from theory.phase_moments import SampledMixture, quadratic_loss_moments, sampled_decomposition
-from theory.phases import (
+from theory.posteriors.phase_moments import SampledMixture, quadratic_loss_moments, sampled_decomposition
+from theory.posteriors.phases import (
     Crossing,
     free_energy,
     phase_weights,
@@ -31,8 +46,8 @@ from theory.phases import (
     transition_sample_size,
     type_b_transition,
 )
-from theory.quadrature import TemperedPosterior, tempered_posterior
-from theory.sampler_laws import (
+from theory.posteriors.quadrature import TemperedPosterior, tempered_posterior
+from theory.posteriors.sampler_laws import (
     AdaptiveLimit,
     StationaryLaw,
     adaptive_limit,
@@ -40,22 +55,7 @@ from theory.sampler_laws import (
     loss_autocorrelation_times,
     stationary_law,
 )
-from theory.saxe import (
-    Modes,
-    aligned_modes,
-    half_rise_time,
-    initial_mode_strength,
-    mode_strength,
-    time_constant,
-)
-from theory.svd_response import (
-    PrintedSVDResponse,
-    SVDResponse,
-    paper_svd_response,
-    spectral_derivative,
-    svd_response,
-)
-from theory.two_phases import PhaseTransition, phase_transition
+from theory.posteriors.two_phases import PhaseTransition, phase_transition
 
 __all__ = [
     "AdaptiveLimit",

@@ -15,9 +15,9 @@ import torch
 from benchmarks.timing import cpu_seconds, cpu_seconds_of_each
 from torch.func import functional_call, grad, hessian, vmap
 
-import numerics.chains
-import numerics.plan
-import numerics.sampling
+import numerics.sampling.chains
+import numerics.sampling.plan
+import numerics.sampling.sample
 from numerics import (
     SGLD,
     LinearNetwork,
@@ -77,10 +77,10 @@ def network(checkpoints, t=0, dtype=torch.float64):
 
 def noise_of_first_chain(checkpoint, steps):
     """Return the normal numbers of our first chain of seed 0, a pair (W_1, W_2) for each step."""
-    recorded = numerics.plan.Recorded(DATA)
+    recorded = numerics.sampling.plan.Recorded(DATA)
     settings = (1, steps, 0, 1, None, None, 0, torch.float64, "cpu")
-    plan = numerics.sampling.make_plan(DATA, recorded, checkpoint, ALGORITHM_1, *settings)
-    generator = numerics.chains._generator(plan, 0)
+    plan = numerics.sampling.sample.make_plan(DATA, recorded, checkpoint, ALGORITHM_1, *settings)
+    generator = numerics.sampling.chains._generator(plan, 0)
     rows = torch.cat([torch.empty(4, D, dtype=torch.float64).normal_(generator=generator) for _ in range(steps // 4)])
     return [(row[:400].view(50, 8), row[400:].view(15, 50)) for row in rows]
 

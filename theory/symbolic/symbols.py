@@ -1,4 +1,4 @@
-"""Symbols and matrices that the derivations share; the names are those of the paper and of `theory.mode_response`."""
+"""Symbols and matrices that the derivations share; names as in the paper and in `theory.influence.mode_response`."""
 
 from __future__ import annotations
 

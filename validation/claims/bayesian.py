@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from numerics import SGLD, Checkpoints, SamplerDiverged, bayesian_influence, hessian_influence, sample
-from numerics.curvature import hessian, per_sample_gradients
+from numerics.curvature.linear import hessian, per_sample_gradients
 from theory import Dataset, gaussian_influence, quadratic_loss_covariance, stationary_law
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.linalg import eigvalsh
 
-from numerics.curvature import gauss_newton, hessian
+from numerics.curvature.linear import gauss_newton, hessian
 from validation.charts import Plot, Series, curves
 from validation.registry import Check, claim, numerics, retraining, theory
 from validation.toy import GROUPS, ToyExperiment, harm_epochs

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from numerics import MALA, Checkpoints, estimate_learning_coefficient, extrapolate_learning_coefficient
-from numerics.curvature import hessian
+from numerics.curvature.linear import hessian
 from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
 from validation.charts import Plot, Series, curves
 from validation.registry import Check, Cost, claim, numerics, theory

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from numerics import MALA, SGLD, Checkpoints, RMSPropSGLD, Sampler, bayesian_influence
-from numerics.curvature import hessian
+from numerics.curvature.linear import hessian
 from theory import Dataset, adaptive_limit, stationary_law, tempered_posterior
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves

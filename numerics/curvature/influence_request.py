@@ -1,0 +1,213 @@
+r"""What every engine of classical influence is asked, checked once, and the labelled answer.
+
+A damping constant is given as it is or in units of the curvature's largest absolute eigenvalue,
+
+.. math:: \lambda = c \max_k |\mu_k| \quad \text{(paper C.4, c from } 10^{-3} \text{ to } 10) ,
+
+and refused where curvature + lambda I is singular to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from numerics.errors import IndefiniteCurvature
+from numerics.models.samples import Samples
+from theory import checks
+from theory.hierarchy import Dataset
+from theory.trajectories import labelled_array
+
+__all__ = ["Damping", "InfluenceRequest", "source_positions"]
+
+Data = TypeVar("Data", bound=Dataset | Samples)
+Read = TypeVar("Read", bound=Dataset | Samples)
+
+
+@dataclass(frozen=True, eq=False)
+class Damping:
+    """One or several damping constants.
+
+    Parameters
+    ----------
+    constants
+        Constants >= 0, shape (m,).
+    relative
+        Whether they multiply the largest absolute eigenvalue of the curvature.
+
+    Examples
+    --------
+    >>> Damping.of(None, [0.1, 1.0]).shifts("the Hessian", 4.0, epoch=0)
+    array([0.4, 4. ])
+    """
+
+    constants: np.ndarray
+    relative: bool
+
+    @classmethod
+    def of(cls, damping: ArrayLike | None, relative_damping: ArrayLike | None) -> Damping:
+        """Return the constants from the two arguments of a public function, of which one must be given."""
+        given = [(n, c) for n, c in (("damping", damping), ("relative_damping", relative_damping)) if c is not None]
+        if len(given) != 1:
+            raise ValueError("give either damping or relative_damping, and not both.")
+        name, value = given[0]
+        constants = np.atleast_1d(checks.nonnegative(name, value))
+        if constants.ndim != 1 or constants.size == 0:
+            raise ValueError(f"{name} must be a number or a list of numbers, but its shape is {constants.shape}.")
+        return cls(constants, name == "relative_damping")
+
+    def __len__(self) -> int:
+        """Return the number of constants m."""
+        return len(self.constants)
+
+    def shifts(self, matrix: str, largest: float, epoch: float) -> Float[np.ndarray, " m"]:
+        """Return lambda for every constant, given the largest absolute eigenvalue of the matrix."""
+        if self.relative and largest == 0:
+            raise ValueError(
+                f"{matrix} is zero at epoch {epoch:g}, so a damping relative to it is zero too; give an absolute "
+                "damping."
+            )
+        return self.constants * largest if self.relative else self.constants
+
+    def refuse_singular(self, matrix: str, smallest: Float[np.ndarray, " m"], rounding: float, epoch: float) -> None:
+        """Refuse the constants whose smallest absolute damped eigenvalue is no more than rounding."""
+        for constant, value in zip(self.constants, smallest, strict=True):
+            if value <= rounding:
+                kind = "relative damping" if self.relative else "damping"
+                raise IndefiniteCurvature(
+                    f"{matrix} + damping is singular at epoch {epoch:g}: with {kind} {constant:g} its smallest "
+                    f"absolute eigenvalue is {value:.3g}. Choose another damping."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceRequest(Generic[Data]):
+    """Influence of which samples on which, at which sample weights and damping.
+
+    Parameters
+    ----------
+    curvature
+        "hessian" or "gauss-newton".
+    dataset
+        The N samples whose weighted mean loss is curved.
+    sources
+        Positions of the sources in it, shape (n,).
+    queries
+        Samples whose loss is asked for; None for those of the data set, whose gradients then serve twice.
+    sample_weights
+        beta, shape (N,).
+    damping
+        Constants.
+    progress
+        Called with the number of checkpoints done.
+    """
+
+    curvature: str
+    dataset: Data
+    sources: np.ndarray
+    queries: Data | None
+    sample_weights: np.ndarray
+    damping: Damping
+    progress: Callable[[int], object] | None
+
+    @staticmethod
+    def of(
+        curvature: str,
+        dataset: Dataset | Samples,
+        sources: Sequence[str] | None,
+        queries: Dataset | Samples | None,
+        weights: ArrayLike | None,
+        damping: Damping,
+        progress: Callable[[int], object] | None,
+    ) -> InfluenceRequest[Dataset | Samples]:
+        """Return the request after checks of sources and weights."""
+        beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
+        if beta.shape != (len(dataset),):
+            raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
+        positions = source_positions(dataset, sources)
+        return InfluenceRequest(curvature, dataset, positions, queries, beta, damping, progress)
+
+    def read(self, convert: Callable[[Dataset | Samples], Read]) -> InfluenceRequest[Read]:
+        """Return the request with data set and queries as an engine reads them."""
+        return InfluenceRequest(
+            self.curvature,
+            convert(self.dataset),
+            self.sources,
+            None if self.queries is None else convert(self.queries),
+            self.sample_weights,
+            self.damping,
+            self.progress,
+        )
+
+    @property
+    def matrix(self) -> str:
+        """The curvature as sentences call it."""
+        return "H" if self.curvature == "hessian" else "the Gauss-Newton matrix"
+
+    @property
+    def asked(self) -> Data:
+        """The queries, which are the data set if no others were given."""
+        return self.dataset if self.queries is None else self.queries
+
+    def report(self, done: int) -> None:
+        """Tell the caller that so many checkpoints are done."""
+        if self.progress is not None:
+            self.progress(done)
+
+    def answer(
+        self,
+        epochs: Float[np.ndarray, " t"],
+        engine: str,
+        *,
+        influence: Float[np.ndarray, "m t n q"],
+        residual: Float[np.ndarray, "m t k"],
+        largest: Float[np.ndarray, " t"],
+        lowest: Float[np.ndarray, " t"],
+        closest: Float[np.ndarray, "m t"],
+        negative: Int[np.ndarray, " t"] | None = None,
+        solved_for: str = "source",
+    ) -> xr.Dataset:
+        """Label what an engine found; without `negative` the inertia is unknown."""
+        names = {"source": [self.dataset.names[i] for i in self.sources], "query": list(self.asked.names)}
+        coords = {"damping": self.damping.constants, "epoch": epochs, **names}
+        attrs: dict[str, object] = {
+            "estimator": "damped Hessian" if self.curvature == "hessian" else "damped Gauss-Newton",
+            "engine": engine,
+            "damping": "relative to the largest absolute eigenvalue" if self.damping.relative else "absolute",
+            "weights": self.sample_weights if np.any(self.sample_weights != 1) else "all 1",
+        }
+        help_sign: dict[str, object] = {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+        variables = {
+            "influence": labelled_array(influence, coords, "influence", attrs | help_sign),
+            "residual": (("damping", "epoch", solved_for), residual),
+            "max_abs_eigenvalue": ("epoch", largest),
+            "min_eigenvalue": ("epoch", lowest),
+            "smallest_damped": (("damping", "epoch"), closest),
+        }
+        if negative is not None:
+            variables["negative_eigenvalues"] = ("epoch", negative)
+        return xr.Dataset(variables)
+
+
+def source_positions(dataset: Dataset | Samples, sources: Sequence[str] | None) -> Int[np.ndarray, " n"]:
+    """Return where the named sources stand in the data set; all of them if none are named.
+
+    Examples
+    --------
+    >>> from theory.hierarchy import hierarchical_dataset
+    >>> source_positions(hierarchical_dataset(), ["cat", "dog"])
+    array([1, 0])
+    """
+    if sources is None:
+        return np.arange(len(dataset))
+    if len(sources) == 0:
+        raise ValueError("sources is empty; name at least one sample, or leave it out for all of them.")
+    if twice := [name for k, name in enumerate(sources) if name in sources[:k]]:
+        raise ValueError(f"sources must be distinct, but {twice[0]!r} stands twice.")
+    return np.array([dataset.index(name) for name in sources])

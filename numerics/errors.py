@@ -1,0 +1,59 @@
+"""What can go wrong in a way that a caller would tell apart: the errors and warnings of this package."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DamagedResultWarning",
+    "IndefiniteCurvature",
+    "SamplerDiverged",
+    "SolveNotConverged",
+    "StepSizeWarning",
+    "TrainingDiverged",
+    "WorkerLost",
+]
+
+
+class SamplerDiverged(ArithmeticError):
+    """A chain produced a loss that is not finite; the message names the checkpoint, the chain and the draw.
+
+    Parameters
+    ----------
+    message
+        The sentence.
+    setting, chain, draw
+        Position of the sampler among those given, of the chain among its checkpoint's, and of the draw.
+    epoch
+        The checkpoint.
+    """
+
+    def __init__(self, message: str, setting: int, epoch: float, chain: int, draw: int) -> None:
+        super().__init__(message)
+        self.setting, self.epoch, self.chain, self.draw = setting, epoch, chain, draw
+
+    def __reduce__(self) -> tuple[type[SamplerDiverged], tuple[object, ...]]:
+        """Pickle with all arguments, so that the error comes back from another process."""
+        return type(self), (str(self), self.setting, self.epoch, self.chain, self.draw)
+
+
+class StepSizeWarning(UserWarning):
+    """The step size may lie outside the range in which the sampler is stable."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """Gradient descent produced a loss that is not finite; the message names the run and the epoch."""
+
+
+class SolveNotConverged(ArithmeticError):
+    """An iterative solve or eigenvalue search stopped short of its tolerance; the message says what to change."""
+
+
+class IndefiniteCurvature(ArithmeticError):
+    """The damped curvature is singular to rounding: an eigenvalue cancels the damping, or the damping is too small."""
+
+
+class DamagedResultWarning(UserWarning):
+    """A stored result cannot be read back and is computed again."""
+
+
+class WorkerLost(RuntimeError):
+    """A worker process died, killed or out of memory; what was finished before has been handed over."""

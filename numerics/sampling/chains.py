@@ -1,0 +1,297 @@
+r"""Many Langevin chains at once: batches on threads, in place, a stream of losses out.
+
+Every chain draws its noise from its own generator, seeded by (seed, epoch, chain) and read in blocks of fixed size.
+Which chains share a batch, on how many threads batches run, and which other settings run beside it change no bit of a
+chain of linear networks. (Modules are evaluated by vmap, whose products round by the size of the batch; there the bits
+are the same for the same call. On other devices than the CPU one generator serves a batch.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from numerics.errors import SamplerDiverged
+from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.sampling.chain_state import ChainState
+from numerics.sampling.linear_target import LinearTarget
+from numerics.sampling.module_target import ModuleTarget
+from numerics.sampling.plan import ChainPlan
+from numerics.sampling.rules import Parts
+from numerics.sampling.targets import Buffer, Target
+
+__all__ = ["run_chains"]
+
+_CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
+_NUMBERS_TOGETHER = 2**22  # weights of a batch of modules: 16 MB in float32, and autograd holds several times that
+_NUMBERS_ON_DEVICE = 2**28  # the same on another device, which is idle unless it has all there is: 1 GB
+_STEPS_OF_NOISE = 4  # steps of noise drawn in one call; part of the definition of a chain's stream
+
+
+# Takes the chains, the number of the first draw, and what is recorded over consecutive draws (chains, draws, columns)
+# in float64. Called once for each block of each batch of chains, from several threads.
+Record = Callable[[slice, int, np.ndarray], None]
+
+
+def run_chains(
+    plan: ChainPlan,
+    record: Record,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], object] | None = None,
+    finished: Callable[[slice], object] | None = None,
+    skip: Iterable[int] = (),
+    state: ChainState | None = None,
+) -> float:
+    """Run every chain of the plan and hand what it records to `record`.
+
+    Parameters
+    ----------
+    plan
+        What to run.
+    record
+        Called with each block of draws.
+    workers
+        Threads, each on its own batch of chains; as many as this process may use cores if not given.
+    progress
+        Called with the number of chains of each finished batch.
+    finished
+        Called with the chains of each finished batch, from the calling thread.
+    skip
+        Numbers of chains that need not run.
+    state
+        Where chains left off; they go on from there if it is not empty, and it holds their new state afterwards.
+
+    Returns
+    -------
+    float
+        Share of proposals accepted, NaN for samplers that accept all.
+
+    Raises
+    ------
+    SamplerDiverged
+        At the first recorded number that is not finite.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    batches = _batches(plan, workers, set(skip)) if state is None or state.empty else state.batches
+    before: list[dict[str, Any] | None] = [None] * len(batches) if state is None or state.empty else [*state.contents]
+    cancelled = Event()
+
+    def run(batch: slice, content: dict[str, Any] | None) -> _Batch:
+        with torch.no_grad():
+            running = _Batch(plan, batch, content)
+            running.run(record, cancelled)
+        return running
+
+    rates, after = [], []
+    with ThreadPoolExecutor(
+        max(min(workers, len(batches)), 1), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = [pool.submit(run, batch, content) for batch, content in zip(batches, before, strict=True)]
+        with _cancelling(cancelled, pool):
+            for batch, future in zip(batches, futures, strict=True):
+                running = future.result()
+                rates.append(running.acceptance)
+                if state is not None:
+                    after.append(running.content())
+                if finished is not None:
+                    finished(batch)
+                if progress is not None:
+                    progress(batch.stop - batch.start)
+    if state is not None:
+        state.fingerprint, state.batches, state.contents = plan.fingerprint(), batches, after
+    return float(np.mean(rates)) if rates else float("nan")
+
+
+@contextmanager
+def _cancelling(cancelled: Event, pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Stop running batches at their next step when the caller is interrupted or one of them fails."""
+    try:
+        yield
+    except BaseException:
+        cancelled.set()
+        pool.shutdown(cancel_futures=True)
+        raise
+
+
+def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
+    """Return runs of consecutive chains that are left to do, in batches as equal as the number of threads allows."""
+    together, size = _CHAINS_TOGETHER, plan.checkpoints.flat.shape[1]
+    if isinstance(plan.checkpoints, ModuleCheckpoints):
+        together = int(np.clip(_NUMBERS_TOGETHER // size, 1, _CHAINS_TOGETHER))
+        workers = 1  # of batches' edges: bits of modules depend on them, and must not depend on the machine
+    if plan.device.type != "cpu":
+        together, workers = max(1, _NUMBERS_ON_DEVICE // size), 1
+    todo = np.array([chain for chain in range(plan.total) if chain not in skip], dtype=int)
+    if len(todo) == 0:
+        return []
+    rounds = -(-len(todo) // (together * workers))
+    edges = np.linspace(0, len(todo), min(rounds * workers, len(todo)) + 1).astype(int)
+    result = []
+    for a, b in pairwise(edges):
+        runs = np.split(todo[a:b], np.flatnonzero(np.diff(todo[a:b]) != 1) + 1)
+        result += [slice(int(run[0]), int(run[-1]) + 1) for run in runs]
+    return result
+
+
+class _Batch:
+    """Chains that run together: their target, rule and noise, fresh or from where they left off."""
+
+    def __init__(self, plan: ChainPlan, chains: slice, before: dict[str, Any] | None) -> None:
+        self._plan, self._chains = plan, chains
+        numbers = range(chains.start, chains.stop)
+        setting, checkpoint, _ = (list(part) for part in zip(*map(plan.locate, numbers), strict=True))
+        self._target = _target(plan, checkpoint)
+        samplers = [plan.samplers[k] for k in setting]
+        # Chains with equal settings go as one row, but for a sampler that decides for each of them.
+        self._shared = len(set(samplers)) == 1 and not samplers[0].adjusts
+        anchor = self._parts(self._target.weights)
+        self._rule = samplers[0].rule(samplers[:1] if self._shared else samplers, anchor)
+        self._noise = _Noise(plan, numbers, self._target, extra=int(samplers[0].adjusts))
+        self._current = torch.zeros_like(self._target.recorded)
+        self._moved = self._drawn = 0
+        if before is not None:
+            self._moved, self._drawn = before["moved"], before["drawn"]
+            self._target.weights.flat.copy_(before["weights"])
+            self._current = before["current"]
+            self._rule.restore(before["rule"])
+            self._noise.restore(before["noise"])
+
+    def _parts(self, buffer: Buffer) -> Parts:
+        return buffer.together if self._shared else buffer.parts
+
+    def run(self, record: Record, cancelled: Event) -> None:
+        """Take the plan's number of draws."""
+        plan, target, rule = self._plan, self._target, self._rule
+        w, gradient = self._parts(target.weights), self._parts(target.gradient)
+        block = target.recorded.new_empty(len(target.recorded), plan.block, target.recorded.shape[1])
+        filled = handed = 0
+        last = plan.burn_in + (self._drawn + plan.draws - 1) * plan.thin
+        for step in range(self._moved, last + 1):
+            if cancelled.is_set():
+                raise InterruptedError("the call was interrupted, or another batch of its chains failed.")
+            noise = self._noise.next()
+            drawing = step >= plan.burn_in and (step - plan.burn_in) % plan.thin == 0
+            target.evaluate(record=drawing or rule.adjusts, mean_loss=rule.adjusts, batch=noise.batch)
+            if rule.adjusts:
+                stay = rule.settle(w, gradient, target.mean_loss, noise.luck)
+                self._current = torch.where(stay[:, None], target.recorded, self._current)
+            if drawing:
+                block[:, filled] = self._current if rule.adjusts else target.recorded
+                filled += 1
+                if filled == plan.block or handed + filled == plan.draws:
+                    self._hand_over(self._drawn + handed, handed, block[:, :filled], record)
+                    handed, filled = handed + filled, 0
+            rule.move(w, gradient, self._parts(noise.normals))
+        self._moved, self._drawn = last + 1, self._drawn + plan.draws
+
+    def _hand_over(self, draw: int, first: int, values: Float[torch.Tensor, "c b m"], record: Record) -> None:
+        # The sum is finite unless an entry is not, or is about to be: a cheap first look.
+        if not torch.isfinite(values.sum()) and not (finite := torch.isfinite(values).all(-1)).all():
+            late = int((~finite).any(0).nonzero()[0])
+            chain = self._chains.start + int((~finite[:, late]).nonzero()[0])
+            setting, checkpoint, own = self._plan.locate(chain)
+            sampler, epoch = self._plan.samplers[setting], float(self._plan.checkpoints.epochs[checkpoint])
+            raise SamplerDiverged(
+                f"{self._plan.name(chain)} diverged: its loss at draw {draw + late} is not finite. Use a smaller "
+                f"step_size than {sampler.step_size:g} or a stronger localization than {sampler.localization:g}.",
+                *(setting, epoch, own, draw + late),
+            )
+        record(self._chains, first, values.to("cpu", torch.float64).numpy())
+
+    @property
+    def acceptance(self) -> float:
+        """Share of proposals accepted; NaN where nothing is proposed."""
+        return self._rule.acceptance
+
+    def content(self) -> dict[str, Any]:
+        """Return everything the next step depends on."""
+        return {
+            "moved": self._moved,
+            "drawn": self._drawn,
+            "weights": self._target.weights.flat,
+            "current": self._current,
+            "rule": self._rule.state(),
+            "noise": self._noise.state(),
+        }
+
+
+def _target(plan: ChainPlan, checkpoint: list[int]) -> Target:
+    kind = ModuleTarget if isinstance(plan.checkpoints, ModuleCheckpoints) else LinearTarget
+    start = plan.checkpoints.flat[torch.tensor(checkpoint)].to(plan.device, plan.dtype)
+    return kind(plan, start)
+
+
+class _Noise:
+    """Random numbers of one step after the other for a batch of chains.
+
+    A step takes a row of normal numbers for every chain: one for each weight, one more for the decision of a sampler
+    that adjusts, and one for each sample where gradients come from batches of them: those with the largest are chosen.
+    """
+
+    def __init__(self, plan: ChainPlan, chains: range, target: Target, *, extra: int) -> None:
+        self._target, self._batch_size = target, plan.batch_size
+        self._d = plan.checkpoints.flat.shape[1]
+        self._samples = 0 if plan.batch_size is None else len(plan.data)
+        self._extra = extra
+        width = self._d + extra + self._samples
+        self._block = torch.empty(len(chains), _STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
+        if plan.device.type == "cpu":
+            self._rows = list(self._block.unbind())
+            self._generators = [_generator(plan, chain) for chain in chains]
+        else:
+            self._rows = [self._block]
+            self._generators = [_generator(plan, chains[0])]
+        self.normals = target.buffer()
+        self._used = _STEPS_OF_NOISE
+
+    def next(self) -> _Noise:
+        """Go to the next step."""
+        if self._used == _STEPS_OF_NOISE:
+            for row, generator in zip(self._rows, self._generators, strict=True):
+                row.normal_(generator=generator)
+            self._used = 0
+        self._now = self._block[:, self._used]
+        self._target.scatter(self._now[:, : self._d], self.normals)
+        self._used += 1
+        return self
+
+    @property
+    def luck(self) -> Float[torch.Tensor, " c"]:
+        """The number that decides on a proposal."""
+        return self._now[:, self._d]
+
+    @property
+    def batch(self) -> Int[torch.Tensor, "c b"] | None:
+        """Samples of this step's gradient; None for all of them."""
+        if self._batch_size is None:
+            return None
+        return self._now[:, self._d + self._extra :].topk(self._batch_size, dim=1).indices
+
+    def state(self) -> dict[str, Any]:
+        """Return the generators' states and what is left of the block."""
+        states = torch.stack([generator.get_state() for generator in self._generators])
+        return {"generators": states, "block": self._block, "used": self._used}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        for generator, value in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(value.clone())  # torch reads the storage from its start, whatever the view
+        self._block.copy_(state["block"])
+        self._used = state["used"]
+
+
+def _generator(plan: ChainPlan, chain: int) -> torch.Generator:
+    _, checkpoint, own = plan.locate(chain)
+    epoch = int(np.float64(plan.checkpoints.epochs[checkpoint]).view(np.uint64))
+    sequence = np.random.SeedSequence([plan.seed, epoch, own])
+    return torch.Generator(plan.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

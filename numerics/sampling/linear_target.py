@@ -1,0 +1,148 @@
+"""Losses and gradients of many two-layer linear networks at once, by batched products in place.
+
+Layers are stored as W_1^T and W_2, so that both gradients are products with wide rows. Matrix products round
+differently at different alignments: inputs and outputs are padded with rows of zeros until every chain's matrices start
+at a multiple of 64 bytes, in float32 and in float64, so that a chain's bits do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from numerics.models.linear import Checkpoints
+from numerics.sampling.plan import ChainPlan
+from numerics.sampling.targets import Buffer, Target, functions_of
+from theory.hierarchy import Dataset
+
+__all__ = ["LinearTarget"]
+
+
+class LinearTarget(Target):
+    """See `Target`; weights are ordered W_1 (h, P) row by row, then W_2 (O, h) row by row."""
+
+    def __init__(self, plan: ChainPlan, start: Float[torch.Tensor, "c d"]) -> None:
+        assert isinstance(plan.checkpoints, Checkpoints)
+        assert isinstance(plan.data, Dataset)
+        assert isinstance(plan.recorded.samples, Dataset)
+        self._plan = plan
+        chains = len(start)
+        self._hidden, self._inputs = plan.checkpoints.w1.shape[1:]
+        self._outputs = plan.checkpoints.w2.shape[1]
+        self._p, self._o = (_aligned_rows(rows, self._hidden) for rows in (self._inputs, self._outputs))
+        self._chains = chains
+        self.weights, self.gradient = self.buffer(), self.buffer()
+        self.scatter(start, self.weights)
+        self._layers, self._slopes = self._views(self.weights), self._views(self.gradient)
+        self._map, self._dloss = self._new(2, chains, self._o, self._p)
+
+        data, asked = plan.data, plan.recorded.samples
+        beta = plan.weights / len(data)
+        second_moment = (data.inputs.T * beta) @ data.inputs
+        self._syx = self._padded(-(data.targets.T * beta) @ data.inputs, self._o, self._p)
+        self._sxx = self._padded(second_moment, self._p, self._p).repeat(chains, 1, 1)
+        # W Sxx = W / N for whitened data and W X^T = W for one-hot inputs in order: the toy data has both.
+        self._scale = second_moment[0, 0]
+        self._white = np.array_equal(second_moment, self._scale * np.eye(len(second_moment)))
+        self._recorder = _Errors(self, asked)
+        self._trainer = _Errors(self, data, beta)
+        self.recorded = self._new(chains, len(plan.recorded))
+        self.mean_loss = self._new(chains)
+
+    def buffer(self) -> Buffer:
+        """See `Target.buffer`."""
+        widths = (self._p * self._hidden, self._o * self._hidden)
+        return Buffer(self._chains, widths, self._plan.dtype, self._plan.device)
+
+    def scatter(self, values: Float[torch.Tensor, "c d"], into: Buffer) -> None:
+        """See `Target.scatter`."""
+        first, second = self._views(into)
+        split = self._hidden * self._inputs
+        first[:, : self._inputs] = values[:, :split].view(-1, self._hidden, self._inputs).mT
+        second[:, : self._outputs] = values[:, split:].view(-1, self._outputs, self._hidden)
+
+    def evaluate(self, *, record: bool, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:
+        """See `Target.evaluate`."""
+        first, second = self._layers
+        torch.bmm(second, first.mT, out=self._map)
+        if record:
+            self.recorded[:, : len(self._recorder)] = self._recorder.losses()
+            if self._plan.recorded.functions:
+                named = {"w1": first[:, : self._inputs].mT, "w2": second[:, : self._outputs]}
+                self.recorded[:, len(self._recorder) :] = functions_of(self._plan, named)
+        if mean_loss:
+            self.mean_loss = self._trainer.weighted_sum()
+        if batch is not None:
+            self._trainer.batch_gradient(batch, self._dloss)
+        elif self._white:
+            torch.add(self._syx, self._map, alpha=self._scale, out=self._dloss)
+        else:
+            torch.bmm(self._map, self._sxx, out=self._dloss).add_(self._syx)
+        torch.bmm(self._dloss.mT, second, out=self._slopes[0])
+        torch.bmm(self._dloss, first, out=self._slopes[1])
+
+    def _views(self, buffer: Buffer) -> tuple[Float[torch.Tensor, "c p h"], Float[torch.Tensor, "c o h"]]:
+        first, second = buffer.parts
+        return first.view(-1, self._p, self._hidden), second.view(-1, self._o, self._hidden)
+
+    def _new(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=self._plan.dtype, device=self._plan.device)
+
+    def _padded(self, matrix: np.ndarray, rows: int, columns: int) -> torch.Tensor:
+        result = self._new(rows, columns)
+        result[: matrix.shape[0], : matrix.shape[1]] = torch.tensor(matrix)
+        return result
+
+
+class _Errors:
+    """Residuals W x - y of some samples with their weights, for every chain of a target."""
+
+    def __init__(self, target: LinearTarget, data: Dataset, beta: np.ndarray | None = None) -> None:
+        self._target, self._count = target, len(data)
+        size, chains = _aligned_rows(len(data), target._o), target._chains
+        self._y = target._padded(data.targets.T, target._o, size)
+        self._one_hot = np.array_equal(data.inputs, np.eye(data.n_inputs)) and size == target._p
+        self._x = target._padded(data.inputs.T, target._p, size).repeat(1 if self._one_hot else chains, 1, 1)
+        self._beta = target._padded(np.ones((1, len(data))) if beta is None else beta[None], 1, size)
+        self._residual, self._squares = target._new(2, chains, target._o, size)
+        self._halves = target._new(chains, 1, target._o) + 0.5
+        self._losses = target._new(chains, 1, size)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _errors(self) -> Float[torch.Tensor, "c o m"]:
+        ends = self._target._map
+        predicted = ends if self._one_hot else torch.bmm(ends, self._x, out=self._residual)
+        return torch.sub(predicted, self._y, out=self._residual)
+
+    def losses(self) -> Float[torch.Tensor, "c m"]:
+        """Return the losses 1/2 |y_i - W x_i|^2."""
+        errors = self._errors()
+        torch.mul(errors, errors, out=self._squares)
+        # Products, because the order in which torch.sum adds depends on the number of chains.
+        torch.bmm(self._halves, self._squares, out=self._losses)
+        return self._losses[:, 0, : self._count]
+
+    def weighted_sum(self) -> Float[torch.Tensor, " c"]:
+        """Return sum_i beta_i l_i."""
+        self.losses()
+        return torch.bmm(self._losses, self._beta.mT.expand(len(self._losses), -1, -1))[:, 0, 0]
+
+    def batch_gradient(self, batch: Int[torch.Tensor, "c b"], out: Float[torch.Tensor, "c o p"]) -> None:
+        """Write the gradient by W of the mean weighted loss, estimated from the samples in `batch`."""
+        chosen = torch.zeros_like(self._losses[:, 0]).scatter_(1, batch, self._count / batch.shape[1])
+        errors = self._errors() * (chosen * self._beta)[:, None]
+        if self._one_hot:
+            out.copy_(errors)
+        else:
+            torch.bmm(errors, self._x.mT, out=out)
+
+
+def _aligned_rows(rows: int, columns: int) -> int:
+    """Return the least number of rows, a multiple of 8, whose matrix of `columns` fills whole lines of 16 numbers."""
+    unit = max(8, 16 // gcd(16, columns))
+    return -(-rows // unit) * unit

@@ -1,0 +1,252 @@
+r"""Draws from the local posterior of checkpoints: losses of samples and other functions of the weights.
+
+.. math:: p(w) \propto \exp\bigl(-n_\beta L(w; \beta) - \tfrac{\gamma}{2} \| w - w^* \|^2\bigr), \qquad
+    L(w; \beta) = \frac1N \sum_i \beta_i \ell_i(w) .
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from numerics.models.linear import Checkpoints
+from numerics.sampling.chain_state import ChainState
+from numerics.sampling.chains import run_chains
+from numerics.sampling.plan import ChainPlan, Data, Observable, Recorded, Weights
+from numerics.sampling.samplers import RMSPropSGLD, Sampler
+from numerics.sampling.stability import check_steps
+from theory import checks
+from theory.hierarchy import Dataset
+from theory.trajectories import labelled_array
+
+__all__ = ["label", "make_plan", "plan_attributes", "sample"]
+
+_BLOCKS = 32  # blocks of draws a chain is handed over in, the batch means of standard errors
+
+
+def sample(
+    dataset: Data,
+    checkpoints: Weights,
+    sampler: Sampler | Sequence[Sampler] | None = None,
+    *,
+    chains: int = 4,
+    draws: int = 1000,
+    burn_in: int = 0,
+    thin: int = 1,
+    weights: ArrayLike | None = None,
+    batch_size: int | None = None,
+    observables: Data | Mapping[str, Observable] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    workers: int | None = None,
+    state: ChainState | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> xr.DataArray:
+    """Draw losses, and functions of the weights, under the local posterior of every checkpoint.
+
+    Parameters
+    ----------
+    dataset
+        Training set, whose weighted mean loss is sampled.
+    checkpoints
+        Weights at which chains start and to which they are pulled: `Checkpoints` of a linear network, which have an
+        engine of their own, or `ModuleCheckpoints` of any torch module.
+    sampler
+        Algorithm and hyper-parameters; `RMSPropSGLD()` if not given. Several of one class run in one batch and give the
+        result a dimension ``setting``; each chain's bits are those it has alone.
+    chains, draws
+        Chains per checkpoint and draws per chain. The first draw is the checkpoint itself, as in Algorithm 1, unless
+        there is a burn-in.
+    burn_in, thin
+        Steps before the first draw, and steps from one draw to the next.
+    weights
+        Sample weights beta, shape (N,), >= 0; all 1 if not given. 0 for a sample not seen yet.
+    batch_size
+        Number of samples, drawn afresh without replacement for every step and chain, whose gradient stands for the
+        mean; all of them if not given.
+    observables
+        Samples whose losses are recorded, which need not be those of the gradient; or functions by name of the
+        parameters ("w1", "w2", or the module's names), recorded beside the training set's losses. The training set if
+        not given.
+    seed
+        The same seed gives the same bits on the same machine for every chain, whatever runs beside it.
+    dtype
+        torch.float32 or torch.float64.
+    device
+        Device of the chains. On another than the CPU one generator serves a batch of chains.
+    workers
+        Threads over batches of chains; as many as this process may use cores if not given.
+    state
+        Where chains left off, see `ChainState`.
+    progress
+        Called with the number of chains of each finished batch.
+
+    Returns
+    -------
+    xarray.DataArray
+        dims ([setting,] epoch, chain, draw, sample), in the dtype asked for. All draws are held in memory;
+        `bayesian_influence` streams. The attribute ``acceptance`` is the share of proposals accepted, where there are
+        any.
+
+    Raises
+    ------
+    SamplerDiverged
+        If a chain leaves the finite numbers; it names checkpoint, chain and draw.
+    ValueError
+        If the step size is outside the stable range at some checkpoint, or an argument does not fit.
+
+    Examples
+    --------
+    >>> from numerics import TrainingConfig, train
+    >>> from theory import hierarchical_dataset
+    >>> run = train(hierarchical_dataset(), TrainingConfig(epochs=200))
+    >>> dict(sample(hierarchical_dataset(), run.checkpoints, chains=2, draws=5).sizes)
+    {'epoch': 3, 'chain': 2, 'draw': 5, 'sample': 8}
+    """
+    if isinstance(observables, Mapping):
+        recorded = Recorded(dataset, observables)
+    else:
+        recorded = Recorded(dataset if observables is None else observables)
+    settings = (chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
+    plan = make_plan(dataset, recorded, checkpoints, sampler, *settings)
+    if state is not None:
+        state.check_belongs(plan.fingerprint())
+    kept = np.empty((plan.total, draws, len(recorded)), np.float64 if dtype == torch.float64 else np.float32)
+
+    def record(rows: slice, first_draw: int, values: np.ndarray) -> None:
+        kept[rows, first_draw : first_draw + values.shape[1]] = values
+
+    acceptance = run_chains(plan, record, workers=workers, progress=progress, state=state)
+    tail = {"chain": np.arange(chains), "draw": np.arange(draws), "sample": recorded.names}
+    several = not (sampler is None or isinstance(sampler, Sampler))
+    return label(plan, kept, tail, "loss", plan_attributes(plan, acceptance), several=several)
+
+
+def make_plan(
+    dataset: Data,
+    recorded: Recorded,
+    checkpoints: Weights,
+    sampler: Sampler | Sequence[Sampler] | None,
+    chains: int,
+    draws: int,
+    burn_in: int,
+    thin: int,
+    weights: ArrayLike | None,
+    batch_size: int | None,
+    seed: int,
+    dtype: torch.dtype,
+    device: str | torch.device,
+) -> ChainPlan:
+    """Check the arguments of a call to a sampler and put them together."""
+    for data in (dataset, recorded.samples):
+        if isinstance(checkpoints, Checkpoints) and not isinstance(data, Dataset):
+            raise TypeError(
+                "the checkpoints of a linear network go with a theory.Dataset; for Samples of any kind give the "
+                "network as a module, see linear_as_module."
+            )
+        checkpoints.check_fits(data)  # type: ignore[arg-type]
+    if sampler is None:
+        sampler = RMSPropSGLD()
+    samplers = (sampler,) if isinstance(sampler, Sampler) else tuple(sampler)
+    checks.integer("chains", chains, at_least=1)
+    checks.integer("draws", draws, at_least=1)
+    checks.integer("burn_in", burn_in, at_least=0)
+    checks.integer("thin", thin, at_least=1)
+    checks.integer("seed", seed, at_least=0)
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
+    _check_samplers(samplers, burn_in, batch_size)
+    beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
+    if beta.shape != (len(dataset),):
+        raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
+    if batch_size is not None and checks.integer("batch_size", batch_size, at_least=1) > len(dataset):
+        raise ValueError(f"a batch of {batch_size} samples cannot be drawn from {len(dataset)}; lower batch_size.")
+    plan = ChainPlan(
+        data=dataset,
+        weights=beta,
+        recorded=recorded,
+        checkpoints=checkpoints,
+        samplers=samplers,
+        chains=chains,
+        draws=draws,
+        burn_in=burn_in,
+        thin=thin,
+        batch_size=batch_size,
+        block=-(-draws // _BLOCKS),
+        seed=seed,
+        dtype=dtype,
+        device=torch.device(device),
+    )
+    check_steps(plan, stacklevel=4)
+    return plan
+
+
+def _check_samplers(samplers: tuple[Sampler, ...], burn_in: int, batch_size: int | None) -> None:
+    if not samplers:
+        raise ValueError("no sampler was given; give one, or a list that holds at least one.")
+    kinds = {type(sampler).__name__ for sampler in samplers}
+    if len(kinds) > 1:
+        raise ValueError(f"samplers of one batch must be of one class, but {', '.join(sorted(kinds))} were given.")
+    adaptations = {sampler.adaptation_steps for sampler in samplers}
+    if len(adaptations) > 1:
+        raise ValueError(
+            "samplers of one batch must adapt for the same number of steps; run the others in another call."
+        )
+    if max(adaptations) > burn_in:
+        raise ValueError(
+            f"burn_in is {burn_in}, but the preconditioner adapts for {max(adaptations)} steps, which belong to no "
+            "stationary law; use a burn_in of at least that many."
+        )
+    if batch_size is not None and samplers[0].adjusts:
+        raise ValueError(
+            f"{type(samplers[0]).__name__} accepts or refuses a step by the loss over all samples; leave out "
+            "batch_size."
+        )
+
+
+def label(
+    plan: ChainPlan,
+    values: np.ndarray,
+    tail: Mapping[str, object],
+    name: str,
+    attrs: Mapping[str, object],
+    *,
+    several: bool,
+) -> xr.DataArray:
+    """Label values whose first axis runs over settings, checkpoints and whatever the first of `tail` adds."""
+    settings, epochs = len(plan.samplers), plan.checkpoints.epochs
+    lengths = [len(labels) for labels in tail.values()]  # type: ignore[arg-type]
+    if not several:
+        return labelled_array(values.reshape(len(epochs), *lengths), {"epoch": epochs, **tail}, name, attrs)
+    shaped = values.reshape(settings, len(epochs), *lengths)
+    array = labelled_array(shaped, {"setting": np.arange(settings), "epoch": epochs, **tail}, name, attrs)
+    fields = [asdict(sampler) for sampler in plan.samplers]
+    varied = {key: ("setting", [f[key] for f in fields]) for key in fields[0] if len({f[key] for f in fields}) > 1}
+    return array.assign_coords(varied)
+
+
+def plan_attributes(plan: ChainPlan, acceptance: float) -> dict[str, object]:
+    """Return how draws were made, for the attributes of an array."""
+    fields = [asdict(sampler) for sampler in plan.samplers]
+    attrs: dict[str, object] = {"estimator": type(plan.samplers[0]).__name__}
+    for key in fields[0]:
+        values = [f[key] for f in fields]
+        attrs[key] = values[0] if len(set(values)) == 1 else values
+    if not np.isnan(acceptance):
+        attrs["acceptance"] = acceptance
+    return attrs | {
+        "chains": plan.chains,
+        "draws": plan.draws,
+        "burn_in": plan.burn_in,
+        "thin": plan.thin,
+        "batch_size": plan.batch_size,
+        "sample_weights": plan.weights,
+        "seed": plan.seed,
+        "dtype": str(plan.dtype).removeprefix("torch."),
+    }

@@ -1,0 +1,210 @@
+r"""Influence as the derivative of a whole training run: how the losses along gradient descent depend on sample weights.
+
+.. math:: I_{ij}(t) = \frac{d \ell_j(w_t)}{d \beta_i}, \qquad
+    I_{ij}(u, t) = \frac{d \ell_j(w_t)}{d \beta_i(u)} , \qquad I_{ij}(t) = \sum_{u < t} I_{ij}(u, t) ,
+
+where beta_i(u) is the weight of sample i in the step from epoch u to u + 1 alone: the exact derivative of what
+`retrain` computes, and the counterpart in simulation of `theory.exposure_kernel`. Negative = sample i helps query j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import isqrt
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from numerics.models.module import TorchModel
+from numerics.models.samples import Samples
+from numerics.training.descent import Descent, State, TrainingConfig, copied
+from numerics.training.linear_descent import LinearDescent
+from numerics.training.linearised_descent import LinearisedDescent, LinearisedLinear, LinearisedModule
+from numerics.training.module_descent import ModuleDescent
+from numerics.training.retraining import source_names
+from numerics.training.train import descend, descent_of, recorded_settings, refuse_not_finite
+from theory import checks
+from theory.hierarchy import Dataset
+from theory.trajectories import labelled_array
+
+__all__ = ["unrolled_influence"]
+
+Progress = Callable[[int], object] | None
+
+
+def unrolled_influence(
+    dataset: Dataset | Samples,
+    config: TrainingConfig | None = None,
+    *,
+    exposure_every: int | None = None,
+    sources: Sequence[str] | None = None,
+    queries: Dataset | Samples | None = None,
+    model: TorchModel | None = None,
+    initial: ArrayLike | torch.Tensor | None = None,
+    w1: ArrayLike | torch.Tensor | None = None,
+    w2: ArrayLike | torch.Tensor | None = None,
+    progress: Progress = None,
+) -> xr.DataArray:
+    """Differentiate gradient descent with respect to the weight of every source, at every checkpoint.
+
+    Small changes of the weights are carried forward through the run, one for each source (and stretch of exposure), or
+    covectors backward, one for each query and checkpoint: whichever are fewer.
+
+    Parameters
+    ----------
+    dataset
+        Training set; all its weights are 1 where the derivative is taken.
+    config
+        Settings of gradient descent; the paper's if not given. The influence is returned at its checkpoints.
+    exposure_every
+        Also resolve *when* a source is seen, in stretches of so many epochs; 1 resolves every epoch.
+    sources
+        Names of the samples whose weights change; all of them if not given.
+    queries
+        Samples whose loss is asked for; the training set if not given.
+    model, initial, w1, w2
+        As for `train`.
+    progress
+        Called with the number of epochs differentiated so far, from time to time.
+
+    Returns
+    -------
+    xarray.DataArray
+        dims (epoch, source, query), in units of loss per sample weight. With `exposure_every` dims (exposure, epoch,
+        source, query): the part due to the epochs u of the stretch that begins at ``exposure``, of which the parts of
+        all stretches sum to the whole; 0 for those later than the epoch. The array itself takes 8 bytes x stretches x
+        checkpoints x sources x queries: 0.5 GB for every epoch of the paper's run at all its checkpoints. Beyond it
+        the work holds the smaller of stretches x sources and checkpoints x queries vectors of the size of the weights,
+        and 2 sqrt(epochs) copies of the weights.
+
+    Raises
+    ------
+    TrainingDiverged
+        If a loss is not finite at a checkpoint.
+    ValueError, KeyError
+        As for `leave_one_out`.
+
+    Examples
+    --------
+    >>> from theory.hierarchy import hierarchical_dataset
+    >>> config = TrainingConfig(epochs=1500, checkpoint_every=500)
+    >>> influence = unrolled_influence(hierarchical_dataset(), config)
+    >>> bool(influence.sel(source="dog", query="cat")[-1] < 0)
+    True
+    >>> parts = unrolled_influence(hierarchical_dataset(), config, exposure_every=250)
+    >>> parts.sizes
+    Frozen({'exposure': 6, 'epoch': 4, 'source': 8, 'query': 8})
+    >>> bool(abs(parts.sum("exposure") - influence).max() < 1e-12)
+    True
+    """
+    config = config or TrainingConfig()
+    stretch = config.epochs if exposure_every is None else checks.integer("exposure_every", exposure_every, at_least=1)
+    names = source_names(dataset, sources)
+    descent = descent_of(dataset, config, queries=queries, model=model, initial=initial, w1=w1, w2=w2)
+    near = neighbourhood(descent, [dataset.index(name) for name in names])
+    exposures, epochs = np.arange(0, config.epochs, stretch), config.checkpoint_epochs
+    carried, pulled = len(exposures) * len(names), (len(epochs) - 1) * len(descent.queries)
+    sweep = forward_sweep if carried <= pulled else backward_sweep
+    with descent.threads():
+        values = sweep(descent, near, config, exposures, len(names), progress)
+    attrs = {
+        "estimator": "unrolled",
+        "long_name": "influence (negative = helps)",
+        "units": "loss per sample weight",
+        **recorded_settings(config, model),
+    }
+    coords = {"epoch": epochs, "source": names, "query": descent.queries.names}
+    if exposure_every is None:
+        return labelled_array(values[0], coords, "influence", attrs)
+    attrs["exposure_every"] = stretch
+    return labelled_array(values, {"exposure": exposures, **coords}, "exposure influence", attrs)
+
+
+def forward_sweep(
+    descent: Descent,
+    near: LinearisedDescent,
+    config: TrainingConfig,
+    exposures: Int[np.ndarray, " e"],
+    n_sources: int,
+    progress: Progress = None,
+) -> Float[np.ndarray, "e t n m"]:
+    """Return the influence of every stretch of exposure by carrying changes of the weights along with the run."""
+    epochs = config.checkpoint_epochs
+    values = np.zeros((len(exposures), len(epochs), n_sources, len(descent.queries)))
+    state = copied(descent.start)
+    step = descent.step(state, np.ones((1, len(descent.samples))))
+    saved = {int(epoch): position for position, epoch in enumerate(epochs)}
+    begins = {int(exposure) for exposure in exposures}
+    vectors = near.zeros(0)
+    for done, stop in pairwise(sorted(saved.keys() | begins)):
+        if done in begins:
+            vectors = near.joined(vectors, near.zeros(n_sources))
+        for _ in range(stop - done):
+            vectors = near.forward(state, vectors)
+            step()
+        if stop in saved:
+            losses = descent.losses(state).double().cpu().numpy()
+            refuse_not_finite(losses[None, None], ["0"], descent, config, np.array([stop]))
+            change = near.products(vectors, near.query_gradients(state)).double().cpu().numpy()
+            begun = len(change) // n_sources
+            values[:begun, saved[stop]] = change.reshape(begun, n_sources, -1)
+            if progress is not None:
+                progress(stop)
+    return values
+
+
+def backward_sweep(
+    descent: Descent,
+    near: LinearisedDescent,
+    config: TrainingConfig,
+    exposures: Int[np.ndarray, " e"],
+    n_sources: int,
+    progress: Progress = None,
+) -> Float[np.ndarray, "e t n m"]:
+    """Return the influence of every stretch of exposure by pulling the queries' gradients back through the run.
+
+    The run is kept at about sqrt(epochs) places and repeated from one to the next.
+    """
+    epochs, n_queries = config.checkpoint_epochs, len(descent.queries)
+    values = np.zeros((len(exposures), len(epochs), n_sources, n_queries))
+    ones = np.ones(len(descent.samples))
+    marks = np.union1d(epochs, np.arange(0, config.epochs, isqrt(config.epochs)))
+    kept: list[State] = []
+    descend(descent, [ones], ["0"], config, marks, keep=lambda state: kept.append(copied(state)))
+
+    saved = {int(epoch): position for position, epoch in enumerate(epochs)}
+    begins = {int(exposure): position for position, exposure in enumerate(exposures)}
+    vectors, positions = near.zeros(0), []
+    total = vectors.new_zeros(0, n_sources)
+    for k in range(len(marks) - 1, 0, -1):
+        start, stop = int(marks[k - 1]), int(marks[k])
+        if stop in saved:
+            vectors = near.joined(vectors, near.query_gradients(kept[k]))
+            total = torch.cat([total, total.new_zeros(n_queries, n_sources)])
+            positions.append(saved[stop])
+        state = copied(kept[k - 1])
+        step, passed = descent.step(state, ones[None]), [kept[k - 1]]
+        for _ in range(stop - start - 1):
+            step()
+            passed.append(copied(state))
+        for epoch in range(stop - 1, start - 1, -1):
+            vectors, effect = near.backward(passed[epoch - start], vectors)
+            total += effect
+            if epoch in begins:
+                parts = total.double().cpu().numpy().reshape(-1, n_queries, n_sources)
+                values[begins[epoch], positions] = np.swapaxes(parts, 1, 2)
+                total.zero_()
+        if progress is not None:
+            progress(config.epochs - start)
+    return values
+
+
+def neighbourhood(descent: LinearDescent | ModuleDescent, sources: Sequence[int]) -> LinearisedDescent:
+    """Return what carries small changes along the runs of `descent`, exposed to the weights of `sources`."""
+    if isinstance(descent, LinearDescent):
+        return LinearisedLinear(descent, sources)
+    return LinearisedModule(descent, sources)

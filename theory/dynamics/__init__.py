@@ -1,0 +1,1 @@
+"""How a linear network learns: mode strengths and the exact map at any time."""

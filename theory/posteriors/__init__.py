@@ -1,0 +1,1 @@
+"""What a posterior does: phases and their mixtures, exact integrals, samplers, learning coefficients."""
