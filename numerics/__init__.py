@@ -32,6 +32,7 @@ from numerics.learning_coefficients.limits import (
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, linear_as_module, per_sample_losses
 from numerics.models.module import TorchModel, half_squared_error
+from numerics.models.queries import Query, correct_logit, log_odds, margin
 from numerics.models.samples import Samples
 from numerics.sampling.bayesian_influence import bayesian_influence
 from numerics.sampling.chain_state import ChainState
@@ -59,6 +60,7 @@ __all__ = [
     "LeaveOneOutCorrelation",
     "LinearNetwork",
     "ModuleCheckpoints",
+    "Query",
     "RMSPropSGLD",
     "Sampler",
     "SamplerDiverged",
@@ -75,6 +77,7 @@ __all__ = [
     "bayesian_influence",
     "branching_epochs",
     "classical_mds",
+    "correct_logit",
     "covariance_diagnostics",
     "damped_solve",
     "diagnose",
@@ -97,6 +100,8 @@ __all__ = [
     "leave_group_out",
     "leave_one_out",
     "linear_as_module",
+    "log_odds",
+    "margin",
     "over_checkpoints",
     "per_sample_losses",
     "representation_embedding",
