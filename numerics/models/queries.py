@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -161,6 +161,11 @@ class Queries:
             f"queries must be samples, a Query or functions of the parameters by name, but {type(asked).__name__} was "
             "given."
         )
+
+    def like(self, weights: torch.Tensor) -> Queries:
+        """Return the queries with their samples on the device of `weights`, real tensors in its dtype."""
+        about = tuple(replace(query, samples=query.samples.like(weights)) for query in self.about)
+        return Queries(about, self.functions)
 
     def __len__(self) -> int:
         """Return the number of queries m."""
