@@ -42,17 +42,23 @@ from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
 from numerics.sampling.groups import group_influence
 from numerics.sampling.sample import sample
 from numerics.sampling.samplers import MALA, SGLD, RMSPropSGLD, Sampler
-from numerics.training.descent import TrainingConfig
+from numerics.training.descent import TrainingConfig, batch_order
 from numerics.training.gradient_flow import gradient_flow
+from numerics.training.optimisers import SGD, Adam, AdamW, Optimiser
 from numerics.training.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
+from numerics.training.schedules import CosineDecay, LinearDecay, StepDecay
 from numerics.training.train import TrainingRun, train
 from numerics.training.unrolled_influence import unrolled_influence
 
 __all__ = [
     "MALA",
+    "SGD",
     "SGLD",
+    "Adam",
+    "AdamW",
     "ChainState",
     "Checkpoints",
+    "CosineDecay",
     "CurvatureOperator",
     "DamagedResultWarning",
     "DampedSolution",
@@ -60,14 +66,17 @@ __all__ = [
     "IndefiniteCurvature",
     "LearningCoefficientError",
     "LeaveOneOutCorrelation",
+    "LinearDecay",
     "LinearNetwork",
     "ModuleCheckpoints",
+    "Optimiser",
     "Query",
     "RMSPropSGLD",
     "Sampler",
     "SamplerDiverged",
     "Samples",
     "SolveNotConverged",
+    "StepDecay",
     "StepSizeWarning",
     "StoreMismatch",
     "SweepGrid",
@@ -78,6 +87,7 @@ __all__ = [
     "TrainingRun",
     "UnstableStep",
     "WorkerLost",
+    "batch_order",
     "bayesian_influence",
     "branching_epochs",
     "classical_mds",

@@ -155,7 +155,7 @@ def _rows(tree: Any, rows: Int[torch.Tensor, " b"] | slice) -> Any:
     return tree_map(lambda value: value[rows], tree)
 
 
-def _within(rows: Int[torch.Tensor, " b"] | slice, part: slice) -> Int[torch.Tensor, " b"] | slice:
+def _within(rows: Int[torch.Tensor, " b"] | slice, part: slice) -> Int[torch.Tensor, " k"] | slice:
     """Return a part of chosen rows."""
     if isinstance(rows, slice):
         first = rows.start or 0

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.models.module import TorchModel
-from numerics.models.queries import Asked
+from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
 from numerics.training.train import descend, descent_of, recorded_settings, refuse_not_finite, sample_weights
@@ -183,8 +183,17 @@ def retrain(
     rows = [sample_weights(f"weights[{name!r}]", beta, len(dataset), config) for name, beta in weights.items()]
     names = list(weights)
     losses = descend(descent, rows, names, config, config.checkpoint_epochs, progress=progress)
-    attrs = {"long_name": "loss", **recorded_settings(config, model)}
-    return _labelled("loss", losses, config.checkpoint_epochs, {"run": names}, descent, seeds, attrs)
+    measured = descent.queries.measured
+    attrs = {"long_name": measured, **recorded_settings(config, model)}
+    return _labelled(
+        "loss" if measured == "loss" else "value",
+        losses,
+        config.checkpoint_epochs,
+        {"run": names},
+        descent,
+        seeds,
+        attrs,
+    )
 
 
 def timed_ablation(
@@ -269,6 +278,13 @@ def _summed(
     return summed
 
 
+def described(queries: Queries) -> dict[str, object]:
+    """Return the name and units of an influence: only on losses is negative known to help."""
+    if queries.measured == "loss":
+        return {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+    return {"long_name": f"influence on {queries.measured}", "units": f"{queries.measured} per sample weight"}
+
+
 def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, label: str = "sources") -> tuple[str, ...]:
     """Return the names of samples asked for, all if not given, refusing none, unknown ones and repetitions."""
     names = dataset.names if sources is None else tuple(sources)
@@ -308,7 +324,12 @@ def _reweighted(
     rows = [np.ones(len(descent.samples)), *_changed_weights(descent.samples, list(groups.values()), epsilon)]
     losses = descend(descent, rows, ["baseline", *groups], config, config.checkpoint_epochs, progress=progress)
     values = (losses[:, :, 1:] - losses[:, :, :1]) / epsilon
-    attrs = {"estimator": "retraining", "epsilon": epsilon, **recorded_settings(config, model)}
+    attrs = {
+        "estimator": "retraining",
+        **described(descent.queries),
+        "epsilon": epsilon,
+        **recorded_settings(config, model),
+    }
     return _labelled("influence", values, config.checkpoint_epochs, {"source": list(groups)}, descent, seeds, attrs)
 
 

@@ -26,7 +26,7 @@ from numerics.training.descent import Descent, State, Step, TrainingConfig, copi
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.linearised_descent import LinearisedDescent, LinearisedLinear, LinearisedModule
 from numerics.training.module_descent import ModuleDescent
-from numerics.training.retraining import source_names
+from numerics.training.retraining import described, source_names
 from numerics.training.train import descent_of, recorded_settings, refuse_not_finite
 from theory import checks
 from theory.hierarchy import Dataset
@@ -112,12 +112,7 @@ def unrolled_influence(
     sweep = forward_sweep if carried <= pulled else backward_sweep
     with descent.threads():
         values = sweep(descent, near, config, exposures, len(names), progress)
-    attrs = {
-        "estimator": "unrolled",
-        "long_name": "influence (negative = helps)",
-        "units": "loss per sample weight",
-        **recorded_settings(config, model),
-    }
+    attrs = {"estimator": "unrolled", **described(descent.queries), **recorded_settings(config, model)}
     coords = {"epoch": epochs, "source": names, "query": descent.queries.names}
     if exposure_every is None:
         return labelled_array(values[0], coords, "influence", attrs)
