@@ -108,7 +108,7 @@ PROBLEMS = {"module": module_problem(), "linear": linear_problem()}
 def by_autograd(case, rule, batch_size):
     """Differentiate the run as one expression: shape (epoch of exposure, checkpoint, source, query)."""
     data, queries, _, start, each, scale = PROBLEMS[case]
-    x, y, xq, yq = (torch.tensor(np.array(v)) for v in (data.inputs, data.targets, queries.inputs, queries.targets))
+    x, y, xq, yq = (v for s in (data, queries) for v in (Samples.of(s).inputs, Samples.of(s).targets))
     per_epoch = -(-N // (batch_size or N))
 
     def losses(beta):
