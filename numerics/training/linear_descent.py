@@ -133,7 +133,7 @@ class LinearDescent(Descent):
             if query.measure is None:
                 columns.append(0.5 * outputs.sub_(query.samples.targets.mT).square_().sum(1))
             else:
-                measure, targets = query.on(self.model).loss, query.samples.targets
+                measure, targets = query.on(self.model).loss_of_outputs, query.samples.targets
                 columns.append(torch.vmap(lambda o: measure(o, targets))(outputs.mT))  # noqa: B023
         if self.queries.functions:
             columns.append(torch.vmap(self._functions)(*self.all_hidden(w1, w2)))

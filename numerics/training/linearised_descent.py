@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from numerics.training.descent import State, Step
 from numerics.training.linear_descent import LinearDescent
@@ -225,13 +225,10 @@ class LinearisedModule(LinearisedDescent):
     def _exposure(self, step: Step, count: int) -> Float[torch.Tensor, "m b"]:
         """Return which sample of the step each of the last vectors has a weight of."""
         weights, n = self._descent.start[0], len(self._descent.samples)
-        rows = torch.arange(n, device=weights.device) if step.batch is None else self._rows(step)
+        positions = np.arange(n) if step.batch is None else step.batch[0]
+        rows = torch.as_tensor(positions, device=weights.device)
         seen = (self._sources[:, None] == rows).to(weights)
         return torch.cat([seen.new_zeros(count - len(seen), seen.shape[1]), seen]) if count > len(seen) else seen
-
-    def _rows(self, step: Step) -> Int[torch.Tensor, " b"]:
-        assert step.batch is not None
-        return torch.as_tensor(step.batch[0], device=self._descent.start[0].device)
 
     def _jacobian(self, state: State, step: Step) -> Jacobian:
         """Return the derivatives of the optimiser's step, its gradient evaluated only if they depend on it."""
@@ -253,7 +250,7 @@ class LinearisedModule(LinearisedDescent):
         """
         training, n = self._descent.training, len(self._descent.samples)
         copies = state[0].expand(len(vectors), -1).detach().requires_grad_()
-        losses = self._descent.scale * training.of(copies, part if step.batch is None else self._rows(step)[part])
+        losses = self._descent.scale * training.of(copies, part if step.batch is None else step.batch[0][part])
         share = torch.full_like(losses, 1 / (n if step.batch is None else step.batch.shape[1])).requires_grad_()
         (gradient,) = torch.autograd.grad((losses * share).sum(), copies, create_graph=True)
         return copies, share, losses, (gradient * vectors).sum()

@@ -97,7 +97,7 @@ class ModuleDescent(Descent):
             parts = []
             for positions, own, beta in zip(batch, weights[0].split(runs), weighted.split(runs), strict=True):
                 rows = torch.as_tensor(positions, device=start.device)
-                parts.append(self.training.gradient(own, beta[:, rows] / len(positions), rows))
+                parts.append(self.training.gradient(own, beta[:, rows] / len(positions), positions))
             return (torch.cat(parts) if len(parts) > 1 else parts[0],)
 
         return gradient
@@ -117,7 +117,7 @@ class ModuleDescent(Descent):
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
     def _functions(self, weights: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, " f"]:
-        return torch.cat(self.queries.function_values(self.model.parameters(weights)))
+        return torch.cat(self.queries.function_values(self.model.parameters_of(weights)))
 
     def checkpoints(self, epochs: np.ndarray, states: State) -> ModuleCheckpoints:
         """Return what a run passed through."""
@@ -131,7 +131,7 @@ class ModuleDescent(Descent):
 def _initial_weights(
     model: TorchModel, initial: ArrayLike | torch.Tensor | None, seeds: Sequence[int] | None
 ) -> Float[torch.Tensor, "runs d"]:
-    held = model.initial()
+    held = model.initial().detach()
     if initial is None:
         return held[None] if seeds is None else torch.stack([_redrawn(model, s) for s in distinct_seeds(seeds)])
     given = checks.array("initial", on_cpu(initial))
@@ -164,4 +164,5 @@ def _redrawn(model: TorchModel, seed: int) -> Float[torch.Tensor, " d"]:
                     f"layer {name!r} ({type(layer).__name__}) holds parameters but has no reset_parameters(), so a "
                     "seed cannot redraw it; give the initial weights of every seed instead."
                 )
-    return torch.cat([p.flatten() for p in module.parameters()]).to(model.initial().device)
+    drawn = dict(module.named_parameters())
+    return torch.cat([drawn[name].flatten() for name in model.free]).to(model.initial().device)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch.func import vmap
-from torch.utils._pytree import tree_map
 
+from numerics.models.evaluation import losses_for_weights, ways_of
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
 
@@ -40,15 +38,9 @@ class ModuleLosses:
         self, model: TorchModel, samples: Samples, weights: Float[torch.Tensor, " d"], max_memory: float
     ) -> None:
         self.model, self.samples = model, samples
-        self._max_memory = max_memory
+        self.engine = ways_of(model, weights, samples).weights
         self.bytes = self._bytes_of_a_sample(weights)
-        self.engine = "vmap"
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="There is a performance drop")
-                self.gradient(weights[None], weights.new_ones(1, min(2, len(samples))), slice(0, 2))
-        except (RuntimeError, UserWarning, NotImplementedError, TypeError, ValueError):
-            self.engine = "loop"
+        self._max_memory = max_memory
 
     def losses(self, weights: Float[torch.Tensor, "runs d"]) -> Float[torch.Tensor, "runs n"]:
         """Return the loss of every sample in every run."""
@@ -67,7 +59,7 @@ class ModuleLosses:
         self,
         weights: Float[torch.Tensor, "runs d"],
         share: Float[torch.Tensor, "runs b"],
-        rows: Int[torch.Tensor, " b"] | slice = slice(None),
+        rows: Int[np.ndarray, " b"] | slice = slice(None),
     ) -> Float[torch.Tensor, "runs d"]:
         """Return the gradient, in every run, of the sum of the losses of some samples times their shares."""
         result = None
@@ -101,7 +93,7 @@ class ModuleLosses:
         self,
         weights: Float[torch.Tensor, "runs d"],
         share: Float[torch.Tensor, "runs b"],
-        rows: Int[torch.Tensor, " b"] | slice,
+        rows: Int[np.ndarray, " b"] | slice,
     ) -> Float[torch.Tensor, "runs d"]:
         if self.engine == "loop" and len(weights) > 1:
             return torch.cat([self._gradient(w[None], s[None], rows) for w, s in zip(weights, share, strict=True)])
@@ -110,13 +102,14 @@ class ModuleLosses:
         return torch.autograd.grad((self.of(leaf, rows) * share).sum(), leaf)[0]
 
     def of(
-        self, weights: Float[torch.Tensor, "runs d"], rows: Int[torch.Tensor, " b"] | slice = slice(None)
+        self, weights: Float[torch.Tensor, "runs d"], rows: Int[np.ndarray, " b"] | slice = slice(None)
     ) -> Float[torch.Tensor, "runs b"]:
         """Return the losses of some samples in every run, all at once; differentiable."""
-        taken = _rows(self.samples.inputs, rows), _rows(self.samples.targets, rows)
-        if self.engine == "loop":
-            return torch.stack([self.model.sample_losses(w, *taken) for w in weights])
-        return vmap(lambda w: self.model.sample_losses(w, *taken))(weights)
+        return losses_for_weights(self.model, self._rows(rows), self.engine)(weights)
+
+    def _rows(self, rows: Int[np.ndarray, " b"] | slice) -> Samples:
+        n = len(self.samples)
+        return self.samples if isinstance(rows, slice) and rows.indices(n) == (0, n, 1) else self.samples[rows]
 
     def chunks(self, runs: int, samples: int, graphs: int = 1) -> Iterator[tuple[slice, slice]]:
         """Yield slices of runs and samples whose evaluation fits into the memory, all of them if they do.
@@ -141,9 +134,8 @@ class ModuleLosses:
                 total += tensor.numel() * tensor.element_size()
                 return tensor
 
-            inputs, targets = (_rows(tree, slice(0, n)) for tree in (self.samples.inputs, self.samples.targets))
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-                self.model.sample_losses(weights.detach().requires_grad_(), inputs, targets)
+                self.model.losses(weights.detach().requires_grad_(), self.samples[:n])
             return total
 
         if len(self.samples) == 1:
@@ -151,11 +143,7 @@ class ModuleLosses:
         return float(max(kept(2) - kept(1), 1))
 
 
-def _rows(tree: Any, rows: Int[torch.Tensor, " b"] | slice) -> Any:
-    return tree_map(lambda value: value[rows], tree)
-
-
-def _within(rows: Int[torch.Tensor, " b"] | slice, part: slice) -> Int[torch.Tensor, " k"] | slice:
+def _within(rows: Int[np.ndarray, " b"] | slice, part: slice) -> Int[np.ndarray, " k"] | slice:
     """Return a part of chosen rows."""
     if isinstance(rows, slice):
         first = rows.start or 0
