@@ -223,7 +223,7 @@ class TorchModel:
             )
         if present is None:
             return result.mean(1)
-        # An absent part may hold anything, NaN too: it is left out, not multiplied by zero.
+        # Left out, not multiplied by zero: what stands at an absent part does not matter if it is finite.
         return torch.where(present, result, torch.zeros_like(result)).sum(1) / present.sum(1)
 
     def part_losses(
