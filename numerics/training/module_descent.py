@@ -131,7 +131,7 @@ class ModuleDescent(Descent):
 def _initial_weights(
     model: TorchModel, initial: ArrayLike | torch.Tensor | None, seeds: Sequence[int] | None
 ) -> Float[torch.Tensor, "runs d"]:
-    held = model.initial().detach()
+    held = model.initial()
     if initial is None:
         return held[None] if seeds is None else torch.stack([_redrawn(model, s) for s in distinct_seeds(seeds)])
     given = checks.array("initial", on_cpu(initial))
@@ -165,4 +165,4 @@ def _redrawn(model: TorchModel, seed: int) -> Float[torch.Tensor, " d"]:
                     "seed cannot redraw it; give the initial weights of every seed instead."
                 )
     drawn = dict(module.named_parameters())
-    return torch.cat([drawn[name].flatten() for name in model.free]).to(model.initial().device)
+    return torch.cat([drawn[name].detach().flatten() for name in model.free]).to(model.initial().device)
