@@ -27,7 +27,8 @@ FLOORS = {
     ],
     "numerics": [
         {"errors", "threads"},
-        {"executors", "models"},
+        {"executors", "stores"},
+        {"models"},
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},
