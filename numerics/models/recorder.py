@@ -56,8 +56,8 @@ class CheckpointRecorder:
     >>> folder, module = tempfile.mkdtemp(), torch.nn.Linear(3, 2)
     >>> recorder = CheckpointRecorder(module, folder, at=100)
     >>> for batch in range(250):
-    ...     recorder.step()  # before the optimiser's step: step 0 is the start
-    >>> recorder.save()  # the end
+    ...     saved = recorder.step()  # before the optimiser's step: step 0 is the start
+    >>> last = recorder.save()  # the end
     >>> sorted(os.listdir(folder))
     ['step-000000.safetensors', 'step-000100.safetensors', 'step-000200.safetensors', 'step-000250.safetensors']
     """

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -86,15 +87,15 @@ def warn_if_trained(model: TorchModel, data: Samples) -> None:
     few = data[: min(len(data), _TRIED)].like(weights)
     if len(few) < 2:
         return
-    own = model.losses(weights, few)
     others = []
-    for shift in range(1, min(len(few) - 1, _SHIFTS) + 1):
-        present = None if few.present is None else few.present.roll(shift, 0)
-        targets = mapped(lambda value: value.roll(shift, 0), few.targets)  # noqa: B023
-        try:
+    try:
+        own = model.losses(weights, few)
+        for shift in range(1, min(len(few) - 1, _SHIFTS) + 1):
+            present = None if few.present is None else few.present.roll(shift, 0)
+            targets = mapped(partial(torch.roll, shifts=shift, dims=0), few.targets)
             others.append(model.losses(weights, replace(few, targets=targets, present=present)))
-        except (RuntimeError, ValueError, IndexError):  # targets that fit their own sample alone
-            return
+    except (RuntimeError, ValueError, IndexError, TypeError):  # what does not fit is refused elsewhere
+        return
     foreign = torch.stack(others)
     if float(own.min()) < 0 or float(foreign.min()) < 0 or not torch.isfinite(foreign).all():
         return
