@@ -1,5 +1,6 @@
 """Simulation: training, retraining, sampling and curvature, on torch."""
 
+from numerics.check_model import MeasureOutlook, ModelOutlook, check_model
 from numerics.curvature.classical_influence import (
     gauss_newton_influence,
     gradient_kernel,
@@ -60,6 +61,8 @@ __all__ = [
     "LearningCoefficientError",
     "LeaveOneOutCorrelation",
     "LinearNetwork",
+    "MeasureOutlook",
+    "ModelOutlook",
     "ModuleCheckpoints",
     "Parts",
     "RMSPropSGLD",
@@ -79,6 +82,7 @@ __all__ = [
     "WorkerLost",
     "bayesian_influence",
     "branching_epochs",
+    "check_model",
     "classical_mds",
     "covariance_diagnostics",
     "damped_solve",

@@ -31,7 +31,7 @@ FLOORS = {
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},
-        {"fleets"},
+        {"check_model", "fleets"},
     ],
 }
 
