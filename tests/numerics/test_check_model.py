@@ -79,7 +79,7 @@ def test_a_measure_that_does_not_work_says_why():
 
 def test_bad_input_is_refused():
     model, samples = small()
-    with pytest.raises(ValueError, match="draws must be an integer"):
+    with pytest.raises(ValueError, match="draws must be at least 1"):
         check_model(model, samples, draws=0)
     with pytest.raises(KeyError, match="no measure is called 'x'; there are train"):
         check_model(model, samples)["x"]
