@@ -5,11 +5,13 @@ from __future__ import annotations
 __all__ = [
     "DamagedResultWarning",
     "IndefiniteCurvature",
+    "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
     "TrainingDiverged",
     "WorkerLost",
+    "WrongDerivative",
 ]
 
 
@@ -57,3 +59,11 @@ class DamagedResultWarning(UserWarning):
 
 class WorkerLost(RuntimeError):
     """A worker process died, killed or out of memory; what was finished before has been handed over."""
+
+
+class NotDifferentiable(ValueError):
+    """Torch cannot differentiate a module; the message names the operation and what to do."""
+
+
+class WrongDerivative(ArithmeticError):
+    """A second derivative by torch contradicts its symmetry or finite differences; the message names the parameters."""

@@ -68,6 +68,14 @@ class ModuleCheckpoints:
         """Return the number of checkpoints T."""
         return len(self.epochs)
 
+    def weights_at(self, t: int) -> Float[torch.Tensor, " d"]:
+        """Return the weights of the t-th checkpoint."""
+        return self.weights[t]
+
+    def model_at(self, t: int) -> TorchModel:
+        """Return the model of the t-th checkpoint."""
+        return self.model
+
     @property
     def flat(self) -> Float[torch.Tensor, "t d"]:
         """All weights of each checkpoint, shape (T, d)."""

@@ -76,6 +76,11 @@ class Samples:
             raise KeyError(f"no sample is called {name!r}; there are {', '.join(self.names)}.")
         return self.names.index(name)
 
+    def __getitem__(self, positions: slice | torch.Tensor) -> Samples:
+        """Return the samples at some positions."""
+        names = tuple(self.names[i] for i in torch.arange(len(self))[positions].tolist())
+        return Samples(self.inputs[positions], self.targets[positions], names)
+
     def like(self, weights: torch.Tensor) -> Samples:
         """Return the samples on the device of `weights`, real tensors in its dtype."""
 
