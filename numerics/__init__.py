@@ -1,7 +1,6 @@
 """Simulation: training, retraining, sampling and curvature, on torch."""
 
 from numerics.curvature.classical_influence import (
-    IndefiniteCurvature,
     gauss_newton_influence,
     gradient_kernel,
     hessian_influence,
@@ -13,10 +12,13 @@ from numerics.curvature.tracin import tracin
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
 from numerics.errors import (
     DamagedResultWarning,
+    IndefiniteCurvature,
     SamplerDiverged,
     SolveNotConverged,
     StepSizeWarning,
+    StoreMismatch,
     TrainingDiverged,
+    UnstableStep,
     WorkerLost,
 )
 from numerics.fleets.over_checkpoints import over_checkpoints
@@ -67,12 +69,14 @@ __all__ = [
     "Samples",
     "SolveNotConverged",
     "StepSizeWarning",
+    "StoreMismatch",
     "SweepGrid",
     "SweepMeasure",
     "TorchModel",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
+    "UnstableStep",
     "WorkerLost",
     "bayesian_influence",
     "branching_epochs",

@@ -9,7 +9,9 @@ __all__ = [
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
+    "StoreMismatch",
     "TrainingDiverged",
+    "UnstableStep",
     "WorkerLost",
     "WrongDerivative",
 ]
@@ -59,6 +61,14 @@ class DamagedResultWarning(UserWarning):
 
 class WorkerLost(RuntimeError):
     """A worker process died, killed or out of memory; what was finished before has been handed over."""
+
+
+class UnstableStep(ValueError):
+    """A sampler's step is outside the range in which it is stable; the message names the range."""
+
+
+class StoreMismatch(ValueError):
+    """A store or a saved state is of another call: other settings, data, model or code."""
 
 
 class NotDifferentiable(ValueError):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from numerics.errors import DamagedResultWarning
+from numerics.errors import DamagedResultWarning, StoreMismatch
 
 __all__ = ["SweepStore", "digest"]
 
@@ -36,8 +36,10 @@ class SweepStore:
 
     Raises
     ------
+    StoreMismatch
+        If the folder belongs to another sweep.
     ValueError
-        If the folder belongs to another sweep or holds something else.
+        If it holds something else.
 
     Examples
     --------
@@ -67,7 +69,7 @@ class SweepStore:
         except ValueError as error:
             raise ValueError(f"{header} cannot be read: {error}. Delete {self._folder}, or give another.") from error
         if different := [name for name, value in configuration.items() if stored.get(name) != value]:
-            raise ValueError(
+            raise StoreMismatch(
                 f"the store {self._folder} belongs to another sweep: its {', '.join(different)} "
                 f"{'is' if len(different) == 1 else 'are'} not the same. Give another folder, or delete this one."
             )

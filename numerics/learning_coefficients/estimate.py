@@ -97,9 +97,10 @@ def estimate_learning_coefficient(
     ------
     SamplerDiverged
         If a chain leaves the finite numbers.
+    UnstableStep
+        If the step size is outside the stable range at some checkpoint.
     ValueError
-        If the step size is outside the stable range at some checkpoint, there are fewer than 4 draws, or an argument
-        does not fit.
+        If there are fewer than 4 draws, or an argument does not fit.
 
     Examples
     --------

@@ -96,9 +96,12 @@ def bayesian_influence(
     ------
     SamplerDiverged
         If a chain leaves the finite numbers; never averaged silently.
+    UnstableStep
+        If the step size is outside the stable range at some checkpoint.
+    StoreMismatch
+        If `store` is of another call.
     ValueError
-        If the step size is outside the stable range at some checkpoint, an argument does not fit, or `store` is of
-        another call.
+        If an argument does not fit.
 
     Examples
     --------

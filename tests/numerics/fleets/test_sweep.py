@@ -448,7 +448,7 @@ def test_a_store_of_another_configuration_is_refused(tmp_path, threads, change, 
     grid = SweepGrid([1e-4], [20.0], [500.0], chains=[1], draws=[3])
     settings = {"measure": MEASURE, "executor": threads, "store": tmp_path}
     sweep(DATA, RUN, grid, **settings)
-    with pytest.raises(ValueError, match=f"belongs to another sweep: its {what} the same"):
+    with pytest.raises(numerics.StoreMismatch, match=f"belongs to another sweep: its {what} the same"):
         sweep(DATA, RUN, grid, **settings | change)
 
 
