@@ -20,7 +20,6 @@ from jaxtyping import Float
 from numerics.curvature.derivatives import in_the_mean
 from numerics.curvature.module_problem import ModuleProblem
 from numerics.curvature.products import Product
-from numerics.curvature.soundness import sound_matrix, sound_product
 from numerics.errors import SolveNotConverged
 
 __all__ = ["dense_influence", "dense_numbers"]
@@ -96,10 +95,9 @@ class _Spectrum:
 def _spectrum(problem: ModuleProblem, t: int) -> _Spectrum:
     derivatives, w = problem.at(t)
     curvature, samples, beta = problem.request.curvature, problem.request.dataset, problem.beta
-    where = f" at epoch {problem.checkpoints.epochs[t]:g}"
     if curvature == "hessian" or _rank_bound(problem) >= len(w):
-        return _decomposed(sound_matrix(derivatives, curvature, w, samples, beta, where), problem, t)
-    product = sound_product(derivatives, curvature, w, samples, beta, where)
+        return _decomposed(problem.matrix(t), problem, t)
+    product = problem.product(t)
     batches = list(derivatives.jacobians(w, samples))
     basis = torch.linalg.qr(torch.cat([jacobian.flatten(0, 1) for _, jacobian, _ in batches]).mT).Q
     inside = basis.new_zeros(basis.shape[1], basis.shape[1])

@@ -21,7 +21,7 @@ from numerics.models.module import TorchModel
 from numerics.models.queries import Queries, Query
 from numerics.models.samples import Samples
 
-__all__ = ["GradientRows", "module_kernel", "refuse_not_finite"]
+__all__ = ["GradientRows", "module_kernel", "refuse_losses_not_finite"]
 
 Placed: TypeAlias = tuple[slice, torch.Tensor]
 
@@ -55,6 +55,8 @@ class GradientRows:
         for query in asked.about:
             checkpoints.check_fits(query.samples[:2])
             about.append((query, derivatives_of(query.on(model), weights, query.samples, max_memory=max_memory)))
+        for query, derivatives in about:
+            refuse_losses_not_finite(checkpoints, derivatives, query)
         return cls(checkpoints, tuple(about), asked, allowed_bytes(max_memory, weights.device))
 
     def __len__(self) -> int:
@@ -69,13 +71,14 @@ class GradientRows:
     def blocks(self, t: int, copies: int = 0) -> Iterator[tuple[slice, Float[torch.Tensor, "n d"]]]:
         """Yield the gradients at the t-th checkpoint with their places, in blocks that fit into memory with copies."""
         model, weights = self.checkpoints.model_at(t), self.checkpoints.weights_at(t).double()
-        first = 0
+        epoch, first = self.checkpoints.epochs[t], 0
         for query, derivatives in self.about:
             at = derivatives.of(query.on(model))
             for rows in at.gradient_blocks(len(query.samples), copies):
                 samples = query.samples[rows]
                 gradients = at.gradients(weights, samples)
-                self._check_finite(at, weights, samples, query, gradients, t)
+                what = f"gradient of the {query.measured}"
+                refuse_not_finite(what, gradients.sum(1), query.names[rows], epoch)
                 yield slice(first + rows.start, first + rows.stop), gradients
             first += len(query)
         for k, name in enumerate(self.asked.functions):
@@ -93,19 +96,6 @@ class GradientRows:
             return computed
         kept = list(computed())
         return lambda: kept
-
-    def _check_finite(
-        self,
-        at: Derivatives,
-        weights: torch.Tensor,
-        samples: Samples,
-        query: Query,
-        gradients: torch.Tensor,
-        t: int,
-    ) -> None:
-        what = "loss" if query.measure is None else query.measured
-        refuse_not_finite(what, at.losses(weights, samples), samples.names, self.checkpoints.epochs[t])
-        refuse_not_finite(f"gradient of the {what}", gradients.sum(1), samples.names, self.checkpoints.epochs[t])
 
     def _of_function(self, model: TorchModel, weights: torch.Tensor, name: str, t: int) -> torch.Tensor:
         alone = Queries((), {name: self.asked.functions[name]})
@@ -138,6 +128,13 @@ def module_kernel(
             for columns, others in held():
                 kernel[t, rows, columns] = (gradients @ others.mT).cpu().numpy()
     return kernel, few.engine
+
+
+def refuse_losses_not_finite(checkpoints: ModuleCheckpoints, derivatives: Derivatives, query: Query) -> None:
+    """Refuse a loss, or what else is measured, that is not finite at any checkpoint, before the work."""
+    for t, epoch in enumerate(checkpoints.epochs):
+        at, weights = derivatives.of(query.on(checkpoints.model_at(t))), checkpoints.weights_at(t)
+        refuse_not_finite(query.measured, at.losses(weights, query.samples), query.names, epoch)
 
 
 def refuse_not_finite(what: str, values: Float[torch.Tensor, " n"], names: tuple[str, ...], epoch: float) -> None:

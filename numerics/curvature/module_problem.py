@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 
 from numerics.curvature.derivatives import Derivatives
 from numerics.curvature.entry import derivatives_of
-from numerics.curvature.gradients import GradientRows, refuse_not_finite
+from numerics.curvature.gradients import GradientRows, refuse_losses_not_finite
 from numerics.curvature.influence_request import InfluenceRequest
 from numerics.curvature.memory import refuse_too_large
 from numerics.curvature.products import Product
-from numerics.curvature.soundness import sound_product
+from numerics.curvature.soundness import sound_matrix, sound_product
 from numerics.models.checkpoints import ModuleCheckpoints
-from numerics.models.queries import Queries
+from numerics.models.queries import Queries, Query
 from numerics.models.samples import Samples
 
 __all__ = ["ModuleProblem"]
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,7 @@ class ModuleProblem:
         derivatives = derivatives_of(
             checkpoints.model_at(0), checkpoints.weights_at(0), samples, request.curvature, max_memory=max_memory
         )
+        refuse_losses_not_finite(checkpoints, derivatives, Query(samples))
         sources = Queries.of(samples[torch.as_tensor(request.sources)])
         asked = [GradientRows.of(checkpoints, q, max_memory) for q in (sources, Queries.of(request.asked))]
         return cls(request, checkpoints, derivatives, *asked)
@@ -76,17 +81,23 @@ class ModuleProblem:
         return torch.tensor(self.request.sample_weights)
 
     def at(self, t: int) -> tuple[Derivatives, Float[torch.Tensor, " d"]]:
-        """Return derivatives and weights at the t-th checkpoint, after a look at the losses."""
-        derivatives, weights = (
-            self.derivatives.of(self.checkpoints.model_at(t)),
-            self.checkpoints.weights_at(t).double(),
-        )
-        samples, epoch = self.request.dataset, self.checkpoints.epochs[t]
-        refuse_not_finite("loss", derivatives.losses(weights, samples), samples.names, epoch)
-        return derivatives, weights
+        """Return derivatives and weights at the t-th checkpoint."""
+        return self.derivatives.of(self.checkpoints.model_at(t)), self.checkpoints.weights_at(t).double()
 
     def product(self, t: int) -> Product:
         """Return the checked product with the curvature at the t-th checkpoint."""
+        return self._checked(sound_product, t)
+
+    def matrix(self, t: int) -> Float[torch.Tensor, "d d"]:
+        """Return the checked curvature at the t-th checkpoint."""
+        return self._checked(sound_matrix, t)
+
+    def _checked(self, make: Callable[..., Made], t: int) -> Made:
         derivatives, weights = self.at(t)
-        where = f" at epoch {self.checkpoints.epochs[t]:g}"
-        return sound_product(derivatives, self.request.curvature, weights, self.request.dataset, self.beta, where)
+        where, request = f" at epoch {self.checkpoints.epochs[t]:g}", self.request
+        try:
+            return make(derivatives, request.curvature, weights, request.dataset, self.beta, where)
+        except ValueError:
+            for _ in self.sources.blocks(t):  # names the sample if its gradient is not finite either
+                pass
+            raise

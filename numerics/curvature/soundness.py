@@ -53,6 +53,8 @@ def sound_product(
     ------
     WrongDerivative
         If it is not symmetric, or not what finite differences say; ``where`` ends the name of the matrix.
+    ValueError
+        If it is not finite.
     """
     weights = weights.detach().to(torch.float64).contiguous()
     product = _product(derivatives, curvature, weights, samples, beta)
@@ -64,6 +66,10 @@ def sound_product(
         raise WrongDerivative(_wrong(derivatives, curvature, weights, known, of_few, scale, matrix))
     u, v = _unit(weights, seed=2), _unit(weights, seed=3)
     of_u, of_v = product(torch.stack([u, v]))
+    if not (of_u.isfinite().all() and of_v.isfinite().all()):
+        raise ValueError(
+            f"the {_NAMES[curvature]} is not finite{where}: the loss or the module has no second derivative there."
+        )
     difference = float((v @ of_u - u @ of_v).abs())
     _refuse_asymmetric(difference, float(of_u.norm() + of_v.norm()) / 2 + scale, matrix)
     return product
