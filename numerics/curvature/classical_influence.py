@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
+import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
@@ -285,6 +286,8 @@ def _reader(checkpoints: Checkpoints) -> Callable[[Dataset | Samples], Dataset]:
 
     def read(data: Dataset | Samples) -> Dataset:
         if isinstance(data, Samples):
+            if not (isinstance(data.inputs, torch.Tensor) and isinstance(data.targets, torch.Tensor)):
+                raise TypeError("a linear network reads inputs and targets that are one tensor each.")
             data = Dataset(data.inputs.cpu().numpy(), data.targets.cpu().numpy(), data.names)
         checkpoints.check_fits(data)
         return data

@@ -133,7 +133,8 @@ def _refuse_residual(problem: ModuleProblem, residual: np.ndarray, bound: np.nda
 
 def _terms(problem: ModuleProblem) -> int:
     """Return the length of the longest sums in a product."""
-    return problem.derivatives.model.n_parameters + _rank_bound(problem)
+    found = problem.derivatives
+    return found.model.n_parameters + len(problem.request.dataset) * (found.sample_bytes // 8)
 
 
 def _rank_bound(problem: ModuleProblem) -> int:

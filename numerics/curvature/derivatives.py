@@ -13,26 +13,25 @@ computed in float64 on the device of the weights, whatever their dtype.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch.utils._pytree import tree_map
 
 from numerics.curvature import products
 from numerics.curvature.kernels import Elementary, differentiable
+from numerics.curvature.layout import Layout, mean_over_parts
 from numerics.curvature.memory import blocks
 from numerics.curvature.products import Product
 from numerics.models.module import TorchModel
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
+from numerics.models.trees import Tree, mapped
 
-__all__ = ["Derivatives", "Engine", "in_double", "in_the_mean"]
+__all__ = ["Derivatives", "Engine", "in_the_mean"]
 
 _CACHE = 2**25  # bytes of one batch of products: larger ones leave the cache and are no faster
 _GRAPH = 4  # graphs of one forward pass that a graph of its gradient takes up
@@ -47,7 +46,7 @@ class Engine:
     ----------
     gradients, products
         "vmap" (torch.func) or "loop" (plain autograd, one sample or vector after the other), for gradients and
-        Jacobians of samples and for products with a curvature.
+        Jacobians of samples and for products with a curvature; these also by "jacobians" that are made in full.
     elementary
         Whether the forward pass runs in `numerics.curvature.kernels.Elementary`.
 
@@ -76,31 +75,32 @@ class Derivatives:
     Parameters
     ----------
     model
-        In float64; see `in_double`.
+        Any; weights in float64 make it one in float64.
     engine
         How they are taken.
     allowed
         Bytes that the work may hold at a time.
     sample_bytes
         Bytes that the graph of one sample's loss keeps.
-    output_shape
-        Shape of the outputs for one sample.
+    layout
+        Shapes of the outputs for one sample; None where they are not needed.
     """
 
     model: TorchModel
     engine: Engine
     allowed: int
     sample_bytes: int
-    output_shape: tuple[int, ...]
+    layout: Layout | None
 
     @property
     def n_outputs(self) -> int:
         """Number o of outputs for one sample."""
-        return prod(self.output_shape)
+        assert self.layout is not None
+        return self.layout.size
 
     def of(self, model: TorchModel) -> Derivatives:
         """Return the same for the model of another checkpoint."""
-        return dataclasses.replace(self, model=in_double(model))
+        return dataclasses.replace(self, model=model)
 
     def kernels(self) -> AbstractContextManager[None]:
         """Return the context in which the model's forward pass runs."""
@@ -116,6 +116,17 @@ class Derivatives:
                 result[rows] = products.gradient_rows(self._loss_of_one, weights, items, self.engine.gradients)
         return result
 
+    def part_gradients(
+        self, weights: Float[torch.Tensor, " d"], parts: Parts, rows: slice
+    ) -> Float[torch.Tensor, "m d"]:
+        """Return the gradient of the loss of some parts of samples, at once: they are as many as fit into memory."""
+        weights = weights.double()
+        which = torch.as_tensor(parts.part[rows], device=weights.device)
+        samples = parts.samples[parts.sample[rows]].like(weights)
+        with self.kernels():
+            items = (samples.inputs, samples.targets, which)
+            return products.gradient_rows(self._loss_of_part, weights, items, self.engine.gradients)
+
     def losses(self, weights: Float[torch.Tensor, " d"], samples: Samples) -> Float[torch.Tensor, " n"]:
         """Return the loss of every sample."""
         weights = weights.double()
@@ -123,7 +134,7 @@ class Derivatives:
         found = []
         for rows in blocks(len(samples), self.sample_bytes, self.allowed // 2):
             with torch.no_grad(), self.kernels():
-                found.append(self.model.sample_losses(weights, *_items(samples, rows)))
+                found.append(self.model.evaluated(weights, samples[rows]))
         return torch.cat(found)
 
     def gradient_blocks(self, count: int, copies: int = 0) -> list[slice]:
@@ -133,7 +144,7 @@ class Derivatives:
 
     def mean_gradient(self, weights: Float[torch.Tensor, " d"], samples: Samples) -> Float[torch.Tensor, " d"]:
         """Return the gradient of the mean loss of a few samples, by plain autograd."""
-        block = _Block(*_items(samples, slice(None)), in_the_mean(weights, samples, None))
+        block = _Block(samples, in_the_mean(weights, samples, None))
         with self.kernels():
             return products.slope(self._weighted_loss(block), weights)
 
@@ -141,17 +152,17 @@ class Derivatives:
         self, weights: Float[torch.Tensor, " d"], samples: Samples, change: torch.Tensor
     ) -> Float[torch.Tensor, " d"]:
         """Return J^T A c / n for a small change c of the outputs of a few samples, A c by central differences."""
-        block = _Block(*_items(samples, slice(None)), in_the_mean(weights, samples, None))
+        block = _Block(samples, in_the_mean(weights, samples, None))
         with self.kernels():
             value = self._weighted_loss_of_outputs(block)
             f = self.outputs(weights, samples)
             change_of_slope = products.slope(value, f + change) - products.slope(value, f - change)
-            return products.slope(lambda w: (self.model.outputs(w, block.inputs) * change_of_slope).sum() / 2, weights)
+            return products.slope(lambda w: (self._outputs(w, samples) * change_of_slope).sum() / 2, weights)
 
-    def outputs(self, weights: Float[torch.Tensor, " d"], samples: Samples) -> torch.Tensor:
+    def outputs(self, weights: Float[torch.Tensor, " d"], samples: Samples) -> Float[torch.Tensor, "n o"]:
         """Return the outputs of a few samples."""
         with torch.no_grad(), self.kernels():
-            return self.model.outputs(weights, samples.inputs)
+            return self._outputs(weights, samples)
 
     def jacobians(
         self, weights: Float[torch.Tensor, " d"], samples: Samples
@@ -159,11 +170,11 @@ class Derivatives:
         """Yield blocks of samples with the Jacobian J_i of their outputs and the Hessian A_i of their loss in these."""
         weights, samples = weights.double(), samples.like(weights.double())
         for rows in blocks(len(samples), self._jacobian_bytes(), self.allowed // 2):
-            inputs, targets = _items(samples, rows)
+            inputs, *rest = _items(samples, rows)
             with self.kernels():
                 way = self.engine.gradients
                 jacobian, values = products.jacobian_rows(self._outputs_of_one, weights, (inputs,), way)
-                curved = products.hessians(self._loss_of_outputs, values, (targets,), way)
+                curved = products.hessians(self._loss_of_outputs, values, tuple(rest), way)
             yield rows, jacobian, curved
 
     def takes_jacobians(self) -> bool:
@@ -199,15 +210,30 @@ class Derivatives:
         self, weights: Float[torch.Tensor, " d"], samples: Samples, beta: Float[torch.Tensor, " n"] | None
     ) -> Product:
         """Return the function that multiplies the rows of a block (k, d) by G."""
+        if self.engine.products == "jacobians":
+            return self._by_jacobians(weights, samples, beta)
 
         def of_block(w: torch.Tensor, block: _Block, chunk: int) -> Product:
             def outputs(at: torch.Tensor) -> torch.Tensor:
-                return self.model.outputs(at, block.inputs)
+                return self._outputs(at, block.samples)
 
             value = self._weighted_loss_of_outputs(block)
             return products.gauss_newton_rows(outputs, value, w, self.engine.products, chunk)
 
         return self._summed(of_block, weights, samples, beta)
+
+    def _by_jacobians(self, weights: torch.Tensor, samples: Samples, beta: torch.Tensor | None) -> Product:
+        """Return the product for a module whose backward pass cannot be differentiated again: J itself is made."""
+        mean = in_the_mean(weights, samples, beta)
+
+        def product(vectors: torch.Tensor) -> torch.Tensor:
+            total = torch.zeros_like(vectors)
+            for rows, jacobian, curved in self.jacobians(weights, samples):
+                forward = torch.einsum("n,npo,nod,kd->knp", mean[rows], curved, jacobian, vectors)
+                total += torch.einsum("knp,npd->kd", forward, jacobian)
+            return total
+
+        return product
 
     def _summed(
         self,
@@ -222,7 +248,7 @@ class Derivatives:
         chunk, slices = self._product_blocks(len(samples), len(weights))
 
         def made(rows: slice) -> Product:
-            return of_block(weights, _Block(*_items(samples, rows), mean[rows]), chunk)
+            return of_block(weights, _Block(samples[rows], mean[rows]), chunk)
 
         if len(slices) == 1:
             with self.kernels():
@@ -247,33 +273,41 @@ class Derivatives:
         return chunk, blocks(count, (_GRAPH + _PASS * chunk) * self.sample_bytes, self.allowed // 2)
 
     def _weighted_loss(self, block: _Block) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda w: block.mean @ self.model.sample_losses(w, block.inputs, block.targets)
+        return lambda w: block.mean @ self.model.losses(w, block.samples)
 
     def _weighted_loss_of_outputs(self, block: _Block) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda f: block.mean @ self.model.loss(f, block.targets)
+        samples = block.samples
+        return lambda f: block.mean @ self._losses_of_outputs(f, samples.targets, samples.present)
 
-    def _loss_of_one(self, w: torch.Tensor, inputs: Any, targets: Any) -> torch.Tensor:
-        return self.model.sample_losses(w, _alone(inputs), _alone(targets))[0]
+    def _losses_of_outputs(self, flat: torch.Tensor, targets: Tree, present: torch.Tensor | None) -> torch.Tensor:
+        assert self.layout is not None
+        return mean_over_parts(self.model.loss_of_outputs(self.layout.tree(flat), targets), present)
 
-    def _outputs_of_one(self, w: torch.Tensor, inputs: Any) -> torch.Tensor:
-        return self.model.outputs(w, _alone(inputs)).flatten()
+    def _outputs(self, w: torch.Tensor, samples: Samples) -> torch.Tensor:
+        assert self.layout is not None
+        return self.layout.flat(self.model.outputs(w, samples.inputs))
 
-    def _loss_of_outputs(self, flat: torch.Tensor, targets: Any) -> torch.Tensor:
-        return self.model.loss(flat.reshape(1, *self.output_shape), _alone(targets))[0]
+    def _loss_of_one(
+        self, w: torch.Tensor, inputs: Tree, targets: Tree, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        there = None if present is None else present[None]
+        return self.model.sample_losses(w, _alone(inputs), _alone(targets), present=there)[0]
+
+    def _loss_of_part(self, w: torch.Tensor, inputs: Tree, targets: Tree, part: torch.Tensor) -> torch.Tensor:
+        losses = self.model.loss_of_outputs(self.model.outputs(w, _alone(inputs)), _alone(targets))
+        return losses[0].gather(0, part[None])[0]
+
+    def _outputs_of_one(self, w: torch.Tensor, inputs: Tree) -> torch.Tensor:
+        assert self.layout is not None
+        return self.layout.flat(self.model.outputs(w, _alone(inputs)))[0]
+
+    def _loss_of_outputs(self, flat: torch.Tensor, targets: Tree, present: torch.Tensor | None = None) -> torch.Tensor:
+        return self._losses_of_outputs(flat[None], _alone(targets), None if present is None else present[None])[0]
 
 
 class _Block(NamedTuple):
-    inputs: Any
-    targets: Any
+    samples: Samples
     mean: torch.Tensor
-
-
-def in_double(model: TorchModel) -> TorchModel:
-    """Return the model with its parameters and buffers in float64."""
-    held = [*model.module.parameters(), *model.module.buffers()]
-    if not any(v.is_floating_point() and v.dtype != torch.float64 for v in held):
-        return model
-    return dataclasses.replace(model, module=copy.deepcopy(model.module).double())
 
 
 def in_the_mean(
@@ -284,11 +318,12 @@ def in_the_mean(
     return beta.to(weights.device, torch.float64) / len(samples)
 
 
-def _items(samples: Samples, rows: slice) -> tuple[Any, Any]:
-    """Return inputs and targets of some samples."""
-    return tree_map(lambda leaf: leaf[rows], samples.inputs), tree_map(lambda leaf: leaf[rows], samples.targets)
+def _items(samples: Samples, rows: slice) -> tuple[Tree, ...]:
+    """Return inputs, targets and, if samples have parts, which are present, of some samples."""
+    some = samples[rows]
+    return (some.inputs, some.targets, *([] if some.present is None else [some.present]))
 
 
-def _alone(tree: Any) -> Any:
+def _alone(tree: Tree) -> Tree:
     """Return one sample as a batch."""
-    return tree_map(lambda leaf: leaf[None], tree)
+    return mapped(lambda leaf: leaf[None], tree)

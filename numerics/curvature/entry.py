@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 
-from numerics.curvature.derivatives import Derivatives, Engine, in_double
+from numerics.curvature.derivatives import Derivatives, Engine
 from numerics.curvature.kernels import Elementary, differentiable
+from numerics.curvature.layout import Layout
 from numerics.curvature.memory import allowed_bytes, counted_bytes
 from numerics.errors import NotDifferentiable
 from numerics.models.module import TorchModel
+from numerics.models.promise import check_own_losses
 from numerics.models.samples import Samples
+from numerics.models.trees import leaves
 
 __all__ = ["AGREEMENT", "derivatives_of", "few"]
 
 # Two evaluations in different order differ by n eps of their terms, n the length of the longest sum; this allows for
 # sums of 7e7 terms, and what is wrong is off by more.
 AGREEMENT = torch.finfo(torch.float64).eps ** 0.5
+_TRIAL_BYTES = 2**28  # of the work on entry
+_KNOWN: WeakKeyDictionary[TorchModel, dict] = WeakKeyDictionary()  # what was found out, by model and kind of samples
 
 
 def derivatives_of(
@@ -55,39 +62,49 @@ def derivatives_of(
     >>> derivatives_of(model, model.initial(), Samples(torch.ones(3, 4, 2), torch.ones(3, 1)), "hessian").engine.name
     'gradients by loop, products by vmap'
     """
-    allowed = allowed_bytes(max_memory, weights.device)
-    model, weights = in_double(model), weights.detach().to(torch.float64).contiguous()
-    samples = few(samples, 2).like(weights)
-    engine = Engine(elementary=_evaluated(model, weights, samples))
-    with differentiable(model.module, Elementary() if engine.elementary else None):
-        one, at = few(samples, 1), weights.clone().requires_grad_()
-        with counted_bytes(besides=at) as kept:
-            output = model.outputs(at, one.inputs)
-            graph = model.losses(at, one)
-    del graph
-    trial = Derivatives(model, engine, allowed, max(8, sum(kept.values())), tuple(output.shape[1:]))
-    gradients = _way(trial, "gradients", lambda d: _gradients(d, weights, samples, curvature))
-    trial = dataclasses.replace(trial, engine=dataclasses.replace(engine, gradients=gradients))
-    if curvature is None:
-        return dataclasses.replace(trial, engine=dataclasses.replace(trial.engine, products=gradients))
-    along = torch.randn(2, len(weights), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(weights)
-    name = "hessian_product" if curvature == "hessian" else "gauss_newton_product"
-    ways = _way(trial, "products", lambda d: [getattr(d, name)(weights, samples, None)(along)])
-    return dataclasses.replace(trial, engine=dataclasses.replace(trial.engine, products=ways))
+    kind = (curvature, *((n, leaf.shape[1:], leaf.dtype) for n, leaf in leaves("", (samples.inputs, samples.targets))))
+    known = _KNOWN.setdefault(model, {})
+    if kind not in known:
+        weights = weights.detach().to(torch.float64).contiguous()
+        known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature)
+    return Derivatives(model, known[kind][0], allowed_bytes(max_memory, weights.device), *known[kind][1:])
 
 
 def few(samples: Samples, count: int) -> Samples:
     """Return some samples, evenly spaced."""
     if len(samples) <= count:
         return samples
-    return samples[torch.linspace(0, len(samples) - 1, count).round().long()]
+    return samples[np.linspace(0, len(samples) - 1, count).round().astype(int)]
+
+
+def _tried(
+    model: TorchModel, weights: torch.Tensor, samples: Samples, curvature: str | None
+) -> tuple[Engine, int, Layout | None]:
+    """Return the engine, the bytes that the graph of one sample's loss keeps, and the layout of outputs."""
+    engine = Engine(elementary=_evaluated(model, weights, samples))
+    with differentiable(model.module, Elementary() if engine.elementary else None):
+        one, at = few(samples, 1), weights.clone().requires_grad_()
+        layout = Layout.of(model.outputs(weights, one.inputs), 1) if curvature == "gauss-newton" else None
+        with counted_bytes(besides=at) as kept:
+            graph = model.losses(at, one)
+    size = max(8, sum(kept.values()))
+    del graph
+    trial = Derivatives(model, engine, _TRIAL_BYTES, size, layout)
+    trial = _with(trial, gradients=_way(trial, "gradients", lambda d: _gradients(d, weights, samples)))
+    if curvature is None:
+        return _with(trial, products=trial.engine.gradients).engine, size, layout
+    along = torch.randn(2, len(weights), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(weights)
+    name = "hessian_product" if curvature == "hessian" else "gauss_newton_product"
+    way = _way(trial, "products", lambda d: [getattr(d, name)(weights, samples, None)(along)])
+    return _with(trial, products=way).engine, size, layout
 
 
 def _evaluated(model: TorchModel, weights: torch.Tensor, samples: Samples) -> bool:
     """Return whether the forward pass needs other operations than the module's own; refuse one that is random."""
     name, mode = type(model.module).__name__, Elementary()
     with torch.no_grad(), differentiable(model.module, mode):
-        first, second = model.losses(weights, samples), model.losses(weights, samples)
+        first, second = model.evaluated(weights, samples), model.losses(weights, samples)
+        check_own_losses(model, weights, samples)
     if mode.narrow is not None:
         raise NotDifferentiable(
             f"{name} computes in {mode.narrow} whatever its weights are, which leaves no digits to a derivative; turn "
@@ -101,29 +118,35 @@ def _evaluated(model: TorchModel, weights: torch.Tensor, samples: Samples) -> bo
     return bool(mode.changed)
 
 
-def _gradients(
-    derivatives: Derivatives, weights: torch.Tensor, samples: Samples, curvature: str | None
-) -> list[torch.Tensor]:
+def _gradients(derivatives: Derivatives, weights: torch.Tensor, samples: Samples) -> list[torch.Tensor]:
     found = [derivatives.gradients(weights, samples)]
-    if curvature == "gauss-newton" and derivatives.takes_jacobians():
+    if derivatives.layout is not None and derivatives.takes_jacobians():
         found += [part for _, *parts in derivatives.jacobians(weights, samples) for part in parts]
     return found
 
 
 def _way(trial: Derivatives, what: str, compute: Callable[[Derivatives], list[torch.Tensor]]) -> str:
-    """Return the fastest way of computing something that works."""
-    found, errors = {}, {}
-    for way in ("vmap", "loop"):
+    """Return the fastest way of computing something that agrees with plain autograd, or else plain autograd itself."""
+    ways, error = ["loop"], None
+    if what == "products" and trial.layout is not None and trial.takes_jacobians():
+        ways.append("jacobians")
+    for way in ways:
         try:
-            engine = dataclasses.replace(trial.engine, **{what: way})  # type: ignore[arg-type]
-            found[way] = compute(dataclasses.replace(trial, engine=engine))
-        except Exception as error:  # torch raises whatever a module's operations raise
-            errors[way] = error
-    if not found:
-        raise NotDifferentiable(_refusal(trial, what, errors["loop"])) from errors["loop"]
-    if "loop" not in found or ("vmap" in found and all(map(_agree, found["vmap"], found["loop"]))):
-        return "vmap"
-    return "loop"
+            reference = compute(_with(trial, **{what: way}))
+        except Exception as caught:  # torch raises whatever a module's operations raise
+            error = error or caught
+            continue
+        try:
+            found = compute(_with(trial, **{what: "vmap"}))
+        except Exception:  # and this is what the trial is for
+            return way
+        return "vmap" if all(map(_agree, found, reference)) else way
+    assert error is not None
+    raise NotDifferentiable(_refusal(trial, what, error)) from error
+
+
+def _with(trial: Derivatives, **ways: str) -> Derivatives:
+    return dataclasses.replace(trial, engine=dataclasses.replace(trial.engine, **ways))  # type: ignore[arg-type]
 
 
 def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -53,7 +53,6 @@ class GradientRows:
         model, weights = checkpoints.model_at(0), checkpoints.weights_at(0)
         about = []
         for query in asked.about:
-            checkpoints.check_fits(query.samples[:2])
             about.append((query, derivatives_of(query.on(model), weights, query.samples, max_memory=max_memory)))
         for query, derivatives in about:
             refuse_losses_not_finite(checkpoints, derivatives, query)
@@ -119,7 +118,7 @@ def module_kernel(
         f"a kernel of {len(checkpoints)} checkpoints x {len(sources)} sources x {len(asked)} queries",
         "name fewer of them by sources= and queries=",
     )
-    few = GradientRows.of(checkpoints, Queries.of(samples[torch.as_tensor(sources)]), max_memory)
+    few = GradientRows.of(checkpoints, Queries.of(samples[sources]), max_memory)
     many = GradientRows.of(checkpoints, asked, max_memory)
     kernel = np.empty((len(checkpoints), len(few), len(many)))
     for t in range(len(checkpoints)):

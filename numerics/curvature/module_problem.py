@@ -60,12 +60,11 @@ class ModuleProblem:
             "name fewer of them by sources= and queries=",
         )
         samples = request.dataset
-        checkpoints.check_fits(samples[:2])
         derivatives = derivatives_of(
             checkpoints.model_at(0), checkpoints.weights_at(0), samples, request.curvature, max_memory=max_memory
         )
         refuse_losses_not_finite(checkpoints, derivatives, Query(samples))
-        sources = Queries.of(samples[torch.as_tensor(request.sources)])
+        sources = Queries.of(samples[request.sources])
         asked = [GradientRows.of(checkpoints, q, max_memory) for q in (sources, Queries.of(request.asked))]
         return cls(request, checkpoints, derivatives, *asked)
 

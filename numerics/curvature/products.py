@@ -16,7 +16,8 @@ from typing import TypeAlias
 
 import torch
 from torch.func import grad, jacrev, vjp, vmap
-from torch.utils._pytree import tree_leaves, tree_map
+
+from numerics.models.trees import mapped, row_count
 
 __all__ = ["Product", "gauss_newton_rows", "gradient_rows", "hessian_rows", "hessians", "jacobian_rows", "slope"]
 
@@ -131,8 +132,4 @@ def _at(value: Callable[..., torch.Tensor], item: tuple, point: torch.Tensor) ->
 
 def _each(items: tuple) -> list[tuple]:
     """Return the items one by one."""
-    return [tuple(tree_map(lambda leaf, k=k: leaf[k], item) for item in items) for k in range(_length(items))]
-
-
-def _length(items: tuple) -> int:
-    return len(tree_leaves(items)[0])
+    return [mapped(lambda leaf, k=k: leaf[k], items) for k in range(row_count(items))]

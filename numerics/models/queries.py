@@ -11,15 +11,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch.utils._pytree import tree_leaves
 
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
+from numerics.models.trees import row_count
 from theory.hierarchy import Dataset
 
 __all__ = ["Asked", "Measure", "Observable", "Queries", "Query", "correct_logit", "log_odds", "margin"]
@@ -97,7 +97,10 @@ class Query:
         if self.measure is None:
             return model
         twin = copy.copy(model)
-        object.__setattr__(twin, "loss", functools.partial(measured, self.measure))
+        for worked_out in ("known_ways", "kinds_of_samples"):  # of the loss, which the measure need not share
+            twin.__dict__.pop(worked_out, None)
+        held = self.measure if isinstance(self.measure, functools.partial) else functools.partial(self.measure)
+        object.__setattr__(twin, "loss", functools.partial(measured, held.func, *held.args, **held.keywords))
         return twin
 
 
@@ -162,6 +165,11 @@ class Queries:
             "given."
         )
 
+    def like(self, weights: torch.Tensor) -> Queries:
+        """Return the queries with their samples on the device of `weights`, real tensors in its dtype."""
+        about = tuple(replace(query, samples=query.samples.like(weights)) for query in self.about)
+        return Queries(about, self.functions)
+
     def __len__(self) -> int:
         """Return the number of queries m."""
         return len(self.names)
@@ -180,7 +188,7 @@ class Queries:
     def values(self, model: TorchModel, weights: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, " m"]:
         """Return what is asked at the given weights, shape (m,); differentiable, and vmap goes through it."""
         about = [query.on(model).losses(weights, query.samples) for query in self.about]
-        return torch.cat([*about, *self.function_values(model.parameters(weights))])
+        return torch.cat([*about, *self.function_values(model.parameters_of(weights))])
 
     def function_values(self, parameters: dict[str, torch.Tensor]) -> list[Float[torch.Tensor, " 1"]]:
         """Return the functions of the parameters, one number each."""
@@ -197,9 +205,12 @@ class Queries:
 Asked: TypeAlias = Dataset | Samples | Query | Queries | Sequence[Any] | Mapping[str, Observable] | None
 
 
-def measured(measure: Measure, outputs: Any, targets: Any) -> torch.Tensor:
-    """Return what a measure says of outputs, refusing what is not one number (or row of numbers) for each sample."""
-    values, n = measure(outputs, targets), len(tree_leaves(targets)[0])
+def measured(measure: Callable[..., torch.Tensor], *arguments: Any, **keywords: Any) -> torch.Tensor:
+    """Return what a measure says of outputs and targets, its last two arguments.
+
+    What is not one number (or row of numbers) for each sample is refused.
+    """
+    values, n = measure(*arguments, **keywords), row_count(arguments[-1])
     if not isinstance(values, torch.Tensor):
         raise TypeError(f"measure {_name(measure)} must return a tensor, but it returned {type(values).__name__}.")
     if values.ndim not in (1, 2) or len(values) != n:
