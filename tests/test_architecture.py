@@ -20,7 +20,7 @@ DATA_ONLY = {"theory.hierarchy", "theory.trajectories", "theory.checks"}
 # floors below. Wings on one floor know nothing of each other.
 FLOORS = {
     "theory": [
-        {"checks"},
+        {"arithmetic", "checks"},
         {"hierarchy", "trajectories"},
         {"dynamics", "posteriors", "symbolic"},
         {"influence"},
