@@ -1,4 +1,4 @@
-"""The list of rooms in ARCHITECTURE.md, made from what each file says of itself; ``make architecture`` writes it anew."""
+"""The list of rooms in ARCHITECTURE.md, made from what each file says of itself; `make architecture` writes it."""
 
 import ast
 import re
