@@ -1,6 +1,5 @@
 """Simulation: training, retraining, sampling and curvature, on torch."""
 
-from numerics.check_model import MeasureOutlook, ModelOutlook, check_model
 from numerics.curvature.classical_influence import (
     gauss_newton_influence,
     gradient_kernel,
@@ -37,6 +36,7 @@ from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, 
 from numerics.models.module import TorchModel, half_squared_error
 from numerics.models.queries import Query, correct_logit, log_odds, margin
 from numerics.models.samples import Parts, Samples
+from numerics.outlook import MeasureOutlook, ModelOutlook, check_model
 from numerics.sampling.bayesian_influence import bayesian_influence
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.diagnostics import covariance_diagnostics, diagnose

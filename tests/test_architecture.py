@@ -31,7 +31,7 @@ FLOORS = {
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},
-        {"check_model", "fleets"},
+        {"fleets", "outlook"},
     ],
 }
 

@@ -51,7 +51,3 @@ def test_refusals_are_sentences_of_measures():
     for name, cell in MODULES.items():
         assert set(cell.refused) <= {"", *MEASURES}, name
         assert all(re.compile(sentence) for sentence in cell.refused.values())
-
-
-if __name__ == "__main__":
-    print(sorted(measures()))

@@ -152,7 +152,6 @@ def check_model(
     number = weights.element_size()
     steps = checkpoints * chains * draws
     run = TrainingConfig(epochs=1, checkpoint_every=1, lr=1e-6)
-    short = {"chains": 2, "draws": 4, "dtype": weights.dtype}
     gentle = SGLD(step_size=1e-9, n_beta=float(n), localization=1.0)
     dense = d * d <= 2**24
     solves = d if dense else 300 * n
@@ -178,14 +177,14 @@ def check_model(
         (
             "bayesian_influence",
             ways,
-            lambda: bayesian_influence(few, at, gentle, **short),
+            lambda: bayesian_influence(few, at, gentle, chains=2, draws=4, dtype=weights.dtype),
             steps * cost.together,
             8.0 * chains * d * number + 32 * chains * checkpoints * n * n * 8.0,
         ),
         (
             "estimate_learning_coefficient",
             ways,
-            lambda: estimate_learning_coefficient(few, at, gentle, burn_in=0, **short),
+            lambda: estimate_learning_coefficient(few, at, gentle, chains=2, draws=4, burn_in=0, dtype=weights.dtype),
             steps * cost.together,
             8.0 * chains * d * number + steps * n * number,
         ),
