@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.panels import mark_help_and_harm, panel_label
-from paper_figs.phases import two_fits_posterior
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, figure_style
+from validation.experiments.phases import two_fits_posterior
 
 __all__ = ["caption", "data", "draw"]
 

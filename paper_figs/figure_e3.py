@@ -10,10 +10,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from paper_figs.exposure import closed_exposure, unrolled_exposure
 from paper_figs.panels import draw_transitions, mark_help_and_harm, panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, DIVERGING, SAMPLE_COLOURS, figure_style
+from validation.experiments.exposure import closed_exposure, unrolled_exposure
 
 __all__ = ["caption", "data", "draw"]
 

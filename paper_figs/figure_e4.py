@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from paper_figs.panels import panel_label
 from paper_figs.results import Results, computed_once
-from paper_figs.sampler_bias import RELATIVE_STEP, quadratic_bias, toy_bias
 from paper_figs.style import COLUMN_WIDTH, figure_style
+from validation.experiments.sampler_bias import RELATIVE_STEP, quadratic_bias, toy_bias
 
 __all__ = ["caption", "data", "draw"]
 

@@ -13,13 +13,13 @@ import xarray as xr
 
 from numerics import TrainingConfig, bayesian_influence
 from paper_figs.cache import ResultCache
-from paper_figs.learning_coefficients import CoefficientSettings
 from paper_figs.progress import Reporter
-from paper_figs.sampler_bias import BiasSettings
-from paper_figs.sweeps import SweepSettings, leave_one_out_sweeps
 from theory import brief_ablation_trajectory, half_rise_time
 from theory.trajectories import labelled_array
 from validation import ToyExperiment, ToySettings
+from validation.experiments.learning_coefficients import CoefficientSettings
+from validation.experiments.sampler_bias import BiasSettings
+from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
 
 __all__ = ["FigureSettings", "Results", "computed_once"]
 

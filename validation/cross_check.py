@@ -20,7 +20,7 @@ import numpy as np
 
 from numerics import RMSPropSGLD, TrainingConfig
 from theory import Dataset, checks
-from validation.experiment import Experiment, Settings
+from validation.experiments.base import Experiment, Settings
 from validation.pairs import MATRIX, MEASURES, PAIRS
 from validation.registry import Verdict
 from validation.runner import Ledger, run_ledger

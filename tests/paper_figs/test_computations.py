@@ -8,13 +8,13 @@ import xarray as xr
 from numerics import MALA, RMSPropSGLD, TrainingConfig, bayesian_influence, train
 from paper_figs import FIGURES, FigureSettings, Results
 from paper_figs.damping import indefinite
-from paper_figs.exposure import closed_exposure
 from paper_figs.figure_e1 import map_response
-from paper_figs.learning_coefficients import CoefficientSettings
 from paper_figs.results import computed_once
-from paper_figs.sampler_bias import RELATIVE_STEP, BiasSettings, quadratic_bias
-from paper_figs.sweeps import SweepSettings, leave_one_out_sweeps
 from theory import learning_coefficient, mode_strength, paper_svd_response, spectral_derivative
+from validation.experiments.exposure import closed_exposure
+from validation.experiments.learning_coefficients import CoefficientSettings
+from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings, quadratic_bias
+from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
 
 
 def test_the_response_of_the_map_is_the_one_of_the_singular_values(results):

@@ -12,8 +12,8 @@ from numerics import TrainingConfig, TrainingRun, train, unrolled_influence
 from theory import exposure_kernel
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 

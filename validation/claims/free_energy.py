@@ -12,8 +12,8 @@ from numerics import MALA, Checkpoints, bayesian_influence, sample
 from theory import Dataset, TemperedPosterior, tempered_posterior
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -9,8 +9,8 @@ import numpy as np
 from numerics import branching_epochs, representation_embedding
 from theory import half_rise_time
 from validation.charts import Plot, Series
+from validation.experiments.toy import BRANCHES, ToyExperiment, branch_contrast, harm_epochs
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import BRANCHES, ToyExperiment, branch_contrast, harm_epochs
 
 __all__: list[str] = []
 

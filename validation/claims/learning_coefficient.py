@@ -11,8 +11,8 @@ from numerics import MALA, Checkpoints, estimate_learning_coefficient, extrapola
 from numerics.curvature.linear import hessian
 from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, Cost, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -17,8 +17,8 @@ from theory import (
 )
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__ = ["BOXES", "mixed_losses", "two_phases"]
 

@@ -11,8 +11,8 @@ from theory import Dataset, Modes, influence_trajectory, mode_strength, paper_sv
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.claims.svd_response import STEP, five_points, relative_difference
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -12,8 +12,8 @@ from numerics.curvature.linear import hessian
 from theory import Dataset, adaptive_limit, stationary_law, tempered_posterior
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -15,9 +15,9 @@ from theory import Dataset, hierarchical_dataset, tree_distance
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.cross_check import settings_for
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
+from validation.experiments.toy import ToyExperiment, harm_epochs
 from validation.registry import Check, Cost, claim, numerics, retraining, theory
-from validation.toy import ToyExperiment, harm_epochs
 
 __all__: list[str] = []
 

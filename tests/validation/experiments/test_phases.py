@@ -7,8 +7,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
-from paper_figs.phases import PRIOR_SPREAD, chain_posterior, two_fits_posterior
 from theory import hierarchical_structure
+from validation.experiments.phases import PRIOR_SPREAD, chain_posterior, two_fits_posterior
 
 SIZES = np.geomspace(3.0, 3000.0, 7)
 VALUES = np.sqrt([15.0, 7.0, 3.0, 1.0])

@@ -11,7 +11,7 @@ import xarray as xr
 
 from theory import hierarchical_dataset, hierarchical_structure
 from theory.trajectories import labelled_array, trajectory
-from validation.experiment import Experiment, Settings
+from validation.experiments.base import Experiment, Settings
 
 __all__ = [
     "BRANCHES",
