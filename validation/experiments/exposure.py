@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
 from numerics import TrainingConfig, unrolled_influence
-from theory import Dataset, Modes, exposure_kernel
+from theory import exposure_kernel
+from validation.experiments.base import Experiment
 
-__all__ = ["closed_exposure", "unrolled_exposure"]
+__all__ = ["exposure_influence"]
 
-
-def unrolled_exposure(dataset: Dataset, config: TrainingConfig, *, source: str, stretch: int) -> xr.DataArray:
-    """Differentiate gradient descent by the weight of `source` in every stretch of epochs.
-
-    Returns
-    -------
-    xarray.DataArray
-        dims (exposure, epoch, query), per epoch of exposure; ``exposure`` is the middle of the stretch.
-    """
-    parts = unrolled_influence(dataset, config, exposure_every=stretch, sources=[source]).sel(source=source, drop=True)
-    return (parts / stretch).assign_coords(exposure=parts["exposure"].values + (stretch - 1) / 2)
+_NODES = 4  # of Gauss-Legendre quadrature in a stretch, in which no mode rises by more than a tenth of its rise
 
 
-def closed_exposure(
-    dataset: Dataset, config: TrainingConfig, modes: Modes, *, tau: float, source: str, stretch: int
-) -> xr.DataArray:
-    """Return the closed-form kernel averaged over the same stretches, by Gauss-Legendre quadrature with 4 nodes.
+def exposure_influence(
+    experiment: Experiment,
+    *,
+    sources: Sequence[str] | None = None,
+    until: int | None = None,
+    every: int | None = None,
+) -> xr.Dataset:
+    """Return the influence of seeing a sample in each stretch between two checkpoints on every later loss.
 
     Parameters
     ----------
-    dataset, config, modes, tau
-        The toy model: data, settings of descent, singular modes with initial strengths, time constant.
-    source
-        Sample that is seen.
-    stretch
-        Length of a stretch in epochs; checkpoints are multiples of it, so that no stretch contains one.
+    experiment
+        Trained network; its checkpoints are where stretches of exposure begin and end.
+    sources
+        Samples that are seen, all if not given.
+    until, every
+        Last epoch of the losses and their spacing, multiples of a stretch; those of the checkpoints if not given. The
+        numbers at an epoch do not depend on them.
+
+    Returns
+    -------
+    xarray.Dataset
+        dims (source, exposure, epoch, query), per epoch of exposure; ``exposure`` is the middle of the stretch:
+        ``unrolled``, the derivative of gradient descent by the sample's weight in the stretch, and ``closed_form``, the
+        kernel averaged over it by quadrature.
     """
-    starts = np.arange(0, config.epochs, stretch)
-    nodes, weights = np.polynomial.legendre.leggauss(4)
+    training = experiment.settings.training
+    stretch = training.checkpoint_every
+    config = replace(training, epochs=until or training.epochs, checkpoint_every=every or stretch)
+    unrolled = _unrolled(experiment, config, stretch, sources)
+    closed = _closed(experiment, config.checkpoint_epochs, unrolled["exposure"].values, stretch, sources)
+    return xr.Dataset({"unrolled": unrolled, "closed_form": closed.assign_coords(exposure=unrolled["exposure"])})
+
+
+def _unrolled(
+    experiment: Experiment, config: TrainingConfig, stretch: int, sources: Sequence[str] | None
+) -> xr.DataArray:
+    w1, w2 = experiment.initial_weights
+    parts = unrolled_influence(
+        experiment.dataset, config, exposure_every=stretch, sources=sources, w1=w1, w2=w2
+    ).transpose("source", "exposure", "epoch", "query")
+    return (parts / stretch).assign_coords(exposure=parts["exposure"].values + (stretch - 1) / 2)
+
+
+def _closed(
+    experiment: Experiment, epochs: np.ndarray, middles: np.ndarray, stretch: int, sources: Sequence[str] | None
+) -> xr.DataArray:
+    starts = middles - (stretch - 1) / 2
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     kernels = [
         exposure_kernel(
-            dataset, config.checkpoint_epochs, starts + stretch * (1 + x) / 2, tau=tau, g0=modes, sources=[source]
+            experiment.dataset,
+            epochs,
+            starts + stretch * (1 + x) / 2,
+            tau=experiment.tau,
+            g0=experiment.modes,
+            sources=sources,
         )
         for x in nodes
     ]
     mean = sum(w / 2 * kernel.values for w, kernel in zip(weights, kernels, strict=True))
-    return kernels[0].copy(data=mean).sel(source=source, drop=True).assign_coords(exposure=starts + (stretch - 1) / 2)
+    return kernels[0].copy(data=mean).transpose("source", "exposure", "epoch", "query")
