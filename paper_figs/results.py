@@ -55,7 +55,7 @@ class FigureSettings:
     """
 
     toy: ToySettings = field(default_factory=ToySettings)
-    posteriors: int = 161
+    posteriors: int = 200
     bias: BiasSettings = field(default_factory=BiasSettings)
     coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)

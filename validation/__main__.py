@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from numerics import TrainingConfig
 from theory import Dataset
-from validation.cross_check import cross_check, settings_for
+from validation.cross_check import cross_check
 from validation.data_files import load_dataset
 from validation.experiments.base import Settings
+from validation.experiments.scaled_settings import settings_for
 from validation.experiments.toy import ToyExperiment
 from validation.page import write_html
 from validation.pairs import MATRIX, PAIRS

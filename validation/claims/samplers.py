@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from numerics import MALA, SGLD, Checkpoints, RMSPropSGLD, Sampler, bayesian_influence
+from numerics import SGLD, RMSPropSGLD, Sampler, bayesian_influence
 from numerics.curvature.linear import hessian
-from theory import Dataset, stationary_law, tempered_posterior
+from theory import stationary_law
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments import two_weights
 from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings, quadratic_bias
 from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
@@ -320,31 +321,15 @@ def decay_rate_does_not_matter(experiment: ToyExperiment) -> Iterator[Check | Pl
 )
 def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Sample the posterior of a network of two weights, y = w2 w1 x."""
-    data = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]))
-    w = np.array([0.9, 0.7])
-    n_beta, localization = 30.0, 2.0
-
-    def losses(points: np.ndarray) -> np.ndarray:
-        return np.asarray(0.5 * (data.targets[:, 0] - np.outer(points[:, 0] * points[:, 1], data.inputs[:, 0])) ** 2)
-
-    exact = tempered_posterior(
-        losses,
-        [[[-6.0, 8.0], [-6.0, 8.0]]],
-        n_beta,
-        log_prior=lambda points: -localization / 2 * np.sum((points - w) ** 2, axis=1),
-        points=[w],
-    )
-    at = Checkpoints(np.zeros(1), torch.tensor(w[0]).reshape(1, 1, 1), torch.tensor(w[1]).reshape(1, 1, 1))
+    exact = two_weights.exact_posterior()
     shown = []
     for name, sampler in (
-        ("MALA", MALA(step_size=0.05, n_beta=n_beta, localization=localization)),
-        ("SGLD", SGLD(step_size=0.005, n_beta=n_beta, localization=localization)),
+        ("MALA", two_weights.EXACT),
+        ("SGLD", SGLD(step_size=0.005, n_beta=two_weights.N_BETA, localization=two_weights.PULL)),
     ):
-        bif = bayesian_influence(
-            data, at, sampler, chains=64, draws=2000, burn_in=300, seed=experiment.settings.seed, dtype=torch.float64
-        )
-        found = bif["influence"].values[0]
-        error = bif["standard_error"].values[0] * n_beta / len(data)
+        bif = two_weights.sampled_influence(sampler, seed=experiment.settings.seed)
+        found = bif["influence"].values
+        error = bif["standard_error"].values * two_weights.N_BETA / len(two_weights.DATA)
         rows, columns = np.triu_indices(3)
         z = ((found - exact.influence) / error)[rows, columns]
         slope = float((found * exact.influence).sum() / np.square(exact.influence).sum())
@@ -364,10 +349,11 @@ def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             error=slope_error,
         )
         shown.append(Series(name, exact.influence.ravel(), found.ravel(), 2 * error.ravel(), style="points"))
-    curvature = np.linalg.eigvalsh(hessian(data, at.w1[0], at.w2[0]).numpy())
+    at = two_weights.network()
+    curvature = np.linalg.eigvalsh(hessian(two_weights.DATA, at.w1[0], at.w2[0]).numpy())
     yield Check(
         "smallest curvature of the Gaussian limit, n_beta min eig H + gamma",
-        float(n_beta * curvature[0] + localization),
+        float(two_weights.N_BETA * curvature[0] + two_weights.PULL),
         high=0.0,
         why="not positive: no Gaussian limit exists here, so the loss is far from quadratic on the posterior's scale",
     )

@@ -10,8 +10,8 @@ import numpy as np
 from theory import Dataset, hierarchical_dataset, tree_distance
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
-from validation.cross_check import settings_for
 from validation.experiments.base import Experiment
+from validation.experiments.scaled_settings import settings_for
 from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
 from validation.experiments.toy import ToyExperiment, harm_epochs
 from validation.registry import Check, Cost, claim, numerics, retraining, theory
