@@ -10,7 +10,7 @@ HEAD = """# Architecture
 theory/        closed forms. numpy, scipy, sympy; never imports torch, numerics, validation or paper_figs
 numerics/      simulation on torch. Takes data sets, labels and argument checks from theory, never an answer
 validation/    cross-checks: theory against numerics against retraining. The only place where the two meet
-paper_figs/    figures: draws what the others computed; no mathematics of its own
+paper_figs/    figures: draws what validation measured; no mathematics and no measuring of its own
 tests/         mirrors the packages; tests/benchmarks (make bench), tests/mutation (make mutation)
 ```
 

@@ -70,7 +70,7 @@ def sampled_influence(
         DATA,
         network(),
         sampler,
-        weights=weights,
+        weights=None if weights is None else np.array(weights),
         chains=_CHAINS,
         draws=_DRAWS,
         burn_in=_BURN_IN,

@@ -49,7 +49,7 @@ BOXES = [[[-3.0, -GAP]], [[GAP, 3.0]]]
 SIZES = 200  # sample sizes through the transition; neighbours differ by 2 %
 
 # Six samples that differ in what each phase costs them and in how curved their losses are: V fits 1 to 3 better, 5 and
-# 6 worse, 4 as well as U does, and covariances within the phases differ enough to move peaks of influence or leave none.
+# 6 worse, 4 as well as U does. Covariances within the phases differ enough to move peaks of influence, or leave none.
 _IN_U = np.array([0.17, 0.12, 0.05, 0.02, -0.01, -0.05])
 _FLAT = np.array([0.5, 1.5, 2.0, 0.2, 1.0, 0.8])
 _SHARP = np.array([4.0, 12.0, 3.0, 15.0, 6.0, 8.0])

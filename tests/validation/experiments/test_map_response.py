@@ -37,5 +37,5 @@ def test_epochs_are_those_of_the_checkpoints_unless_given(toy):
 
 
 def test_an_unknown_formula_is_refused(toy):
-    with pytest.raises(ValueError, match="no formula 'paper-P3' .* use spectral, paper-P1, paper-P2"):
+    with pytest.raises(ValueError, match=r"no formula 'paper-P3' .* use spectral, paper-P1, paper-P2"):
         map_response(toy, "paper-P3")
