@@ -39,6 +39,7 @@ from numerics.models.module import TorchModel, half_squared_error
 from numerics.models.queries import Query, correct_logit, log_odds, margin
 from numerics.models.recorder import CheckpointRecorder, log_spaced_steps
 from numerics.models.samples import Parts, Samples
+from numerics.outlook import MeasureOutlook, ModelOutlook, check_model
 from numerics.sampling.bayesian_influence import bayesian_influence
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
@@ -74,6 +75,8 @@ __all__ = [
     "LeaveOneOutCorrelation",
     "LinearDecay",
     "LinearNetwork",
+    "MeasureOutlook",
+    "ModelOutlook",
     "ModuleCheckpoints",
     "Optimiser",
     "Parts",
@@ -98,6 +101,7 @@ __all__ = [
     "batch_order",
     "bayesian_influence",
     "branching_epochs",
+    "check_model",
     "classical_mds",
     "correct_logit",
     "covariance_diagnostics",

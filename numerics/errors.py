@@ -6,6 +6,7 @@ __all__ = [
     "DamagedResultWarning",
     "FitWarning",
     "IndefiniteCurvature",
+    "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
@@ -14,6 +15,7 @@ __all__ = [
     "TrainingDiverged",
     "UnstableStep",
     "WorkerLost",
+    "WrongDerivative",
 ]
 
 
@@ -77,3 +79,11 @@ class FitWarning(UserWarning):
 
 class TrainedWeightsWarning(UserWarning):
     """Retraining starts from weights that the module holds and that look trained already."""
+
+
+class NotDifferentiable(ValueError):
+    """Torch cannot differentiate a module; the message names the operation and what to do."""
+
+
+class WrongDerivative(ArithmeticError):
+    """A second derivative by torch contradicts its symmetry or finite differences; the message names the parameters."""

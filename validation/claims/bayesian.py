@@ -14,8 +14,8 @@ from numerics.curvature.linear import hessian, per_sample_gradients
 from theory import Dataset, gaussian_influence, quadratic_loss_covariance, stationary_law
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

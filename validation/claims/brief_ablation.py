@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from numerics import TrainingConfig, TrainingRun, train, unrolled_influence
+from numerics import TrainingConfig, TrainingRun, train
 from theory import exposure_kernel
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
+from validation.experiments.exposure import exposure_influence
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 
@@ -284,20 +285,19 @@ def _last(run: TrainingRun) -> dict[str, Any]:
     "exposure-kernel-of-descent",
     "The kernel in closed form is the derivative of the run with respect to the weight at each epoch alone.",
     source="ours (empirical twin of the exposure kernel)",
-    compares=(theory("exposure kernel"), numerics("derivative of descent, resolved by 50 epochs of exposure")),
+    compares=(theory("exposure kernel"), numerics("derivative of descent, resolved by 100 epochs of exposure")),
     metric="Pearson and slope over exposures, epochs and pairs of different samples",
 )
 def exposure_kernel_of_descent(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare the kernel, averaged over stretches of exposure, with the unrolled derivative."""
-    stretch = 50
-    config = replace(experiment.settings.training, epochs=4500, checkpoint_every=1500)
-    w1, w2 = experiment.initial_weights
-    parts = unrolled_influence(experiment.dataset, config, exposure_every=stretch, w1=w1, w2=w2) / stretch
-    middles = parts["exposure"].values + stretch / 2
-    epochs = parts["epoch"].values[1:]
-    kernel = exposure_kernel(experiment.dataset, epochs, middles, tau=experiment.tau, g0=experiment.modes)
+    # every source of the map that Figure E3 shows for dog, at three of its epochs
+    exposure = exposure_influence(experiment, until=4500, every=1500).isel(epoch=slice(1, None))
+    middles, epochs = exposure["exposure"].values, exposure["epoch"].values
+    parts, kernel = (
+        exposure[name].transpose("exposure", "epoch", "source", "query").values for name in ("unrolled", "closed_form")
+    )
     unequal = ~np.eye(len(experiment.dataset), dtype=bool)
-    found, predicted = parts.values[:, 1:][..., unequal], kernel.values[..., unequal]
+    found, predicted = parts[..., unequal], kernel[..., unequal]
     overlap = experiment.settings.training.hidden**-0.5
     yield Check(
         "1 - Pearson",
@@ -312,24 +312,21 @@ def exposure_kernel_of_descent(experiment: ToyExperiment) -> Iterator[Check | Pl
         high=1 + overlap,
         why="the same overlap at first order",
     )
-    dog, sparrow = (experiment.dataset.index(name) for name in ("dog", "sparrow"))
+    shown = exposure.sel(source="dog", query="sparrow").transpose("exposure", "epoch")
     yield Plot(
         "Seeing dog at time u, loss of sparrow at time t",
         "u",
         "influence per epoch",
         tuple(
             Series(
-                f"{name}, t = {t:.0f}",
+                f"{label}, t = {t:.0f}",
                 middles[middles < t],
-                table[:, k, dog, sparrow][middles < t],
+                shown[name].values[middles < t, k],
                 style=style,
                 colour=k,
             )
             for k, t in enumerate(epochs)
-            for name, table, style in (
-                ("descent", parts.values[:, 1:], "line"),
-                ("kernel", kernel.values, "dashes"),
-            )
+            for label, name, style in (("descent", "unrolled", "line"), ("kernel", "closed_form", "dashes"))
         ),
         zero=True,
     )

@@ -9,8 +9,8 @@ from scipy.linalg import eigvalsh
 
 from numerics.curvature.linear import gauss_newton, hessian
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import GROUPS, ToyExperiment, harm_epochs
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, harm_epochs
 
 __all__: list[str] = []
 

@@ -9,8 +9,8 @@ import torch
 
 from theory import hierarchical_structure, initial_mode_strength, mode_strength, tree_distance
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

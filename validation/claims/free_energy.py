@@ -3,56 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import numpy as np
-import torch
 
-from numerics import MALA, Checkpoints, bayesian_influence, sample
-from theory import Dataset, TemperedPosterior, tempered_posterior
+from theory import TemperedPosterior, tempered_posterior
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
+from validation.experiments.two_weights import (
+    DATA,
+    N_BETA,
+    QUADRATURE,
+    exact_posterior,
+    sampled_influence,
+    sampled_losses,
+)
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 
-# A network of two weights, y = w2 w1 x, on three samples that it cannot fit; with a pull towards its start.
-_DATA = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]), ("a", "b", "c"))
-_START = np.array([0.9, 0.7])
-_N_BETA, _PULL = 30.0, 4.0
 _STEP = 1e-2
-_QUADRATURE = 1e-7
-
-
-def _losses(points: np.ndarray) -> np.ndarray:
-    outputs = np.outer(points[:, 0] * points[:, 1], _DATA.inputs[:, 0])
-    return np.asarray(0.5 * (_DATA.targets[:, 0] - outputs) ** 2)
-
-
-@cache
-def _posterior(*weights: float) -> TemperedPosterior:
-    """Return the exact posterior with the given sample weights, all 1 if none is given."""
-    return tempered_posterior(
-        _losses,
-        [[[-4.0, 6.0], [-4.0, 6.0]]],
-        _N_BETA,
-        log_prior=lambda points: -_PULL / 2 * np.sum((points - _START) ** 2, axis=1),
-        sample_weights=list(weights) or None,
-        points=[_START],
-        rtol=_QUADRATURE,
-    )
-
-
-def _checkpoint() -> Checkpoints:
-    first, second = (torch.tensor(w).reshape(1, 1, 1) for w in _START)
-    return Checkpoints(np.zeros(1), first, second)
 
 
 def _shifted(i: int, change: float) -> TemperedPosterior:
     weights = np.ones(3)
     weights[i] += change
-    return _posterior(*weights)
+    return exact_posterior(*weights)
 
 
 @claim(
@@ -71,30 +47,21 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "computer algebra: remainder vanishes", float(derivation("free-energy").vanishes), low=1.0, why="identity"
     )
-    exact = _posterior()
+    exact = exact_posterior()
     slopes = np.array(
         [(_shifted(i, _STEP).free_energy - _shifted(i, -_STEP).free_energy) / (2 * _STEP) for i in range(3)]
     )
-    slopes *= 3 / _N_BETA
-    spread = _N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
+    slopes *= 3 / N_BETA
+    spread = N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
     yield Check(
         "largest relative difference of the central difference",
         float(np.abs(slopes / exact.mean - 1).max()),
-        high=float((spread * _STEP) ** 2 + _QUADRATURE / _STEP / exact.mean.min()),
-        why=f"second order of the step, in units of n_beta / N times the spread {spread / _N_BETA * 3:.2f} of a loss",
+        high=float((spread * _STEP) ** 2 + QUADRATURE / _STEP / exact.mean.min()),
+        why=f"second order of the step, in units of n_beta / N times the spread {spread / N_BETA * 3:.2f} of a loss",
     )
-    draws = sample(
-        _DATA,
-        _checkpoint(),
-        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
-        chains=64,
-        draws=1000,
-        burn_in=200,
-        seed=experiment.settings.seed,
-        dtype=torch.float64,
-    ).values[0]
+    draws = sampled_losses(experiment.settings.seed).values
     per_chain = draws.mean(axis=1)
-    for i, name in enumerate(_DATA.names):
+    for i, name in enumerate(DATA.names):
         yield Check(
             f"sampled mean loss of {name} / exact",
             float(per_chain[:, i].mean() / exact.mean[i]),
@@ -108,8 +75,8 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "sample",
         "loss",
         (
-            Series("sampled", np.array(_DATA.names), per_chain.mean(axis=0), style="bars"),
-            Series("derivative of the free energy", np.array(_DATA.names), slopes, style="points"),
+            Series("sampled", np.array(DATA.names), per_chain.mean(axis=0), style="bars"),
+            Series("derivative of the free energy", np.array(DATA.names), slopes, style="points"),
         ),
     )
 
@@ -129,36 +96,27 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Differentiate expected losses and the free energy of a network of two weights."""
-    exact = _posterior()
+    exact = exact_posterior()
     size = float(np.abs(exact.influence).max())
     up, down = ([_shifted(i, sign * _STEP) for i in range(3)] for sign in (1, -1))
     moved = np.array([(a.mean - b.mean) / (2 * _STEP) for a, b in zip(up, down, strict=True)])
-    spread = _N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
+    spread = N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
     yield Check(
         "derivative of E[l_j] against -(n_beta / N) Cov",
         float(np.abs(moved - exact.influence).max() / size),
-        high=float(6 * (spread * _STEP) ** 2 + 10 * _QUADRATURE / _STEP / size),
+        high=float(6 * (spread * _STEP) ** 2 + 10 * QUADRATURE / _STEP / size),
         why="second order of the step, with the third cumulant of skewed losses; quadrature error over the step",
     )
     second = np.array([(a.free_energy - 2 * exact.free_energy + b.free_energy) for a, b in zip(up, down, strict=True)])
-    second *= (3 / _N_BETA) / _STEP**2
+    second *= (3 / N_BETA) / _STEP**2
     yield Check(
         "second derivative of F, times N / n_beta, against the influence of a sample on itself",
         float(np.abs(second - np.diag(exact.influence)).max() / size),
-        high=float(6 * (spread * _STEP) ** 2 + 10 * _QUADRATURE / _STEP**2 / size),
+        high=float(6 * (spread * _STEP) ** 2 + 10 * QUADRATURE / _STEP**2 / size),
         why="the same, with the quadrature error over the squared step",
     )
-    bif = bayesian_influence(
-        _DATA,
-        _checkpoint(),
-        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
-        chains=64,
-        draws=1000,
-        burn_in=200,
-        seed=experiment.settings.seed,
-        dtype=torch.float64,
-    )
-    found, error = bif["influence"].values[0], bif["standard_error"].values[0] * _N_BETA / 3
+    bif = sampled_influence(seed=experiment.settings.seed)
+    found, error = bif["influence"].values, bif["standard_error"].values * N_BETA / 3
     yield Check(
         "sampled: slope on the exact influence",
         float((found * exact.influence).sum() / np.square(exact.influence).sum()),
@@ -193,35 +151,25 @@ def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]
 )
 def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Introduce the third sample into the posterior of the first two."""
-    without = np.array([1.0, 1.0, 0.0])
-    exact = _posterior(*without)
+    without = (1.0, 1.0, 0.0)
+    exact = exact_posterior(*without)
     influence = exact.influence[2]
 
     def mean(weight: float) -> np.ndarray:
-        return _posterior(1.0, 1.0, weight).mean
+        return exact_posterior(1.0, 1.0, weight).mean
 
     step = _STEP / 2
     moved = (-3 * mean(0.0) + 4 * mean(step) - mean(2 * step)) / (2 * step)
     size = float(np.abs(influence).max())
-    spread = _N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
+    spread = N_BETA / 3 * float(np.sqrt(np.diag(exact.covariance)).max())
     yield Check(
         "one-sided difference against -(n_beta / N) Cov at weight 0",
         float(np.abs(moved - influence).max() / size),
-        high=float(12 * (spread * step) ** 2 + 20 * _QUADRATURE / step / size),
+        high=float(12 * (spread * step) ** 2 + 20 * QUADRATURE / step / size),
         why="second order of the step, third cumulants of skewed losses; quadrature error over the step",
     )
-    bif = bayesian_influence(
-        _DATA,
-        _checkpoint(),
-        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
-        weights=without,
-        chains=64,
-        draws=1000,
-        burn_in=200,
-        seed=experiment.settings.seed,
-        dtype=torch.float64,
-    )
-    found, error = bif["influence"].values[0, 2], bif["standard_error"].values[0, 2] * _N_BETA / 3
+    bif = sampled_influence(seed=experiment.settings.seed, weights=without)
+    found, error = bif["influence"].values[2], bif["standard_error"].values[2] * N_BETA / 3
     yield Check(
         "sampled: slope on the exact influence",
         float((found * influence).sum() / np.square(influence).sum()),
@@ -230,7 +178,7 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         why="the posterior with the sample is another one, see the last check; 10 % for the error",
         error=float((error * np.abs(influence)).sum() / np.square(influence).sum()),
     )
-    seen = _posterior().influence[2]
+    seen = exact_posterior().influence[2]
     yield Check(
         "influence of the sample once seen, slope on that before",
         float((seen * influence).sum() / np.square(influence).sum()),
@@ -242,9 +190,9 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "query",
         "influence",
         (
-            Series("sampled", np.array(_DATA.names), found, 2 * error, style="bars"),
-            Series("exact, weight 0", np.array(_DATA.names), influence, style="points"),
-            Series("exact, weight 1", np.array(_DATA.names), seen, style="points"),
+            Series("sampled", np.array(DATA.names), found, 2 * error, style="bars"),
+            Series("exact, weight 0", np.array(DATA.names), influence, style="points"),
+            Series("exact, weight 1", np.array(DATA.names), seen, style="points"),
         ),
         zero=True,
     )

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from numerics import branching_epochs, representation_embedding
 from theory import half_rise_time
 from validation.charts import Plot, Series
+from validation.experiments.toy import BRANCHES, ToyExperiment, branch_contrast, harm_epochs
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import BRANCHES, ToyExperiment, branch_contrast, harm_epochs
 
 __all__: list[str] = []
 
@@ -125,8 +124,8 @@ def peaks_mark_levels(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def branches_and_peaks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare branching epochs of hidden representations with the peaks of influence."""
-    half = branching_epochs(experiment.dataset, experiment.checkpoints, BRANCHES).values
-    tenth = branching_epochs(experiment.dataset, experiment.checkpoints, BRANCHES, fraction=0.1).values
+    half = experiment.branching().values
+    tenth = experiment.branching(0.1).values
     solved = experiment.learned(experiment.solved_maps)[:, 1:]
     spacing = float(np.diff(experiment.epochs).max())
     predicted = np.array([_crossing(experiment.epochs, line, 0.5) for line in solved.T])
@@ -191,7 +190,7 @@ def hidden_distances(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         high=overlap,
         why=f"modes overlap by h^(-1/2) = {overlap:.2f} of their size in random weights",
     )
-    points = representation_embedding(data, experiment.checkpoints, dims=8).values
+    points = experiment.embedding(dims=8).values
     scaled = np.sum((points[:, :, None] - points[:, None]) ** 2, axis=-1)
     outside = float(np.linalg.norm(experiment.initial_weights[0], 2))
     yield Check(

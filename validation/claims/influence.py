@@ -11,8 +11,8 @@ from numerics import TrainingConfig, gauss_newton_influence, hessian_influence, 
 from theory import Dataset, leave_group_out_trajectory, leave_one_out_trajectory
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

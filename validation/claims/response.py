@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from numerics import gradient_flow
-from theory import Dataset, Modes, influence_trajectory, mode_strength, paper_svd_response, spectral_derivative
+from theory import Dataset, Modes, influence_trajectory, mode_strength
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.claims.svd_response import STEP, five_points, relative_difference
+from validation.experiments.map_response import FORMULAS, map_response
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 
@@ -33,42 +34,27 @@ def printed_influence_on_the_map(experiment: ToyExperiment) -> Iterator[Check | 
     c, change = data.syx, np.outer(data.targets[0], data.inputs[0])
     g0, tau = experiment.mean_strength, experiment.tau
     times = np.array([1000.0, 2000.0, 3000.0, 5000.0, 8000.0])
-    errors: dict[str, list[float]] = {"exact": [], "P1": [], "P2": []}
-    for t in times:
+    found = {formula: map_response(experiment, formula, epochs=times).values for formula in FORMULAS}
+    errors: dict[str, list[float]] = {formula: [] for formula in FORMULAS}
+    for k, t in enumerate(times):
 
-        def strength(s: np.ndarray, t: float = t) -> np.ndarray:
-            return mode_strength(t, s, g0, tau)
-
-        def slope(s: np.ndarray, t: float = t) -> np.ndarray:
-            g, decay = mode_strength(t, s, g0, tau), np.exp(-2 * s * t / tau)
-            # differentiate 1/g = 1/s + e^{-2st/tau} (1/g0 - 1/s)
-            return g**2 * ((1 - decay) / s**2 + 2 * t / tau * decay * (1 / g0 - 1 / s))
-
-        def learned(eps: float, strength: Callable[[np.ndarray], np.ndarray] = strength) -> np.ndarray:
+        def learned(eps: float, t: float = t) -> np.ndarray:
             u, s, vt = np.linalg.svd(c + eps * change, full_matrices=False)
-            return (u * strength(s)) @ vt
+            return (u * mode_strength(t, s, g0, tau)) @ vt
 
         reference = five_points(learned)
-        errors["exact"].append(relative_difference(spectral_derivative(c, change, strength, slope), reference))
-        for variant in ("P1", "P2"):
-            response = paper_svd_response(c, change, variant)
-            g = strength(response.s)
-            printed = (
-                response.du * g @ response.v.T
-                + response.u * (slope(response.s) * response.ds) @ response.v.T
-                + response.u * g @ response.dv.T
-            )
-            errors[variant].append(relative_difference(printed, reference))
+        for formula in FORMULAS:
+            errors[formula].append(relative_difference(found[formula][k], reference))
     yield Check(
         "spectral derivative: largest relative error in dW",
-        max(errors["exact"]),
+        max(errors["spectral"]),
         high=1e-5,
         why="five-point truncation: (1e-3)^4 / 30 times (2 t / tau)^5 = 4e5 at the latest time; rounding 1e-13 / 1e-3",
     )
     for variant in ("P1", "P2"):
         yield Check(
             f"printed formula, reading {variant}: largest relative error in dW",
-            max(errors[variant]),
+            max(errors[f"paper-{variant}"]),
             low=5e-2,
             why="far above the error of the finite difference (1e-5), so the deviation is the formula's own",
         )
@@ -76,7 +62,7 @@ def printed_influence_on_the_map(experiment: ToyExperiment) -> Iterator[Check | 
         "Error of dW, source dog",
         "epoch",
         "relative error",
-        curves(times, reading_P1=errors["P1"], reading_P2=errors["P2"], exact=errors["exact"]),
+        curves(times, reading_P1=errors["paper-P1"], reading_P2=errors["paper-P2"], exact=errors["spectral"]),
         log="y",
     )
 

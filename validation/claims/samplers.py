@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+import xarray as xr
 
-from numerics import MALA, SGLD, Checkpoints, RMSPropSGLD, Sampler, bayesian_influence
+from numerics import SGLD, RMSPropSGLD, Sampler, bayesian_influence
 from numerics.curvature.linear import hessian
-from theory import Dataset, adaptive_limit, stationary_law, tempered_posterior
+from theory import stationary_law
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments import two_weights
+from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings, quadratic_bias
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 
@@ -42,10 +45,9 @@ def _chains(
     return kept
 
 
-def _variance(draws: torch.Tensor) -> tuple[float, float]:
-    """Return the variance about 0 and its standard error from independent chains."""
-    squares = draws.square().mean(0)
-    return float(squares.mean()), float(squares.std() / np.sqrt(len(squares)))
+def _bias(experiment: ToyExperiment) -> xr.Dataset:
+    """Return what Figure E4 shows of a quadratic, at the stability constants where the bias is large."""
+    return quadratic_bias(BiasSettings(stabilities=(0.01, 0.03, 0.1), decays=(0.0, 0.9), seed=experiment.settings.seed))
 
 
 @claim(
@@ -54,7 +56,7 @@ def _variance(draws: torch.Tensor) -> tuple[float, float]:
     "every step "
     "below 4 / h.",
     source="ours (Euler step of the Langevin dynamics that paper Eq. 15 approximates)",
-    compares=(theory("stationary law of the discretised chain"), theory("computer algebra"), numerics("2048 chains")),
+    compares=(theory("stationary law of the discretised chain"), theory("computer algebra"), numerics("1600 chains")),
     metric="variance over the predicted one",
 )
 def sgld_law(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -62,21 +64,16 @@ def sgld_law(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "computer algebra: remainder vanishes", float(derivation("sgld-variance").vanishes), low=1.0, why="an identity"
     )
-    shares = np.array([0.2, 1.0, 2.0, 3.0])
-    found, errors = [], []
-    for share in shares:
-        sampler = SGLD(step_size=share / _N_BETA, n_beta=_N_BETA, localization=0.0)
-        variance, error = _variance(_chains(sampler, lambda w: w, seed=experiment.settings.seed, burn_in=200))
-        predicted = float(stationary_law([[_N_BETA]], sampler.step_size).covariance[0, 0])
-        found.append(variance * _N_BETA)
-        errors.append(error * _N_BETA)
+    bias = _bias(experiment)
+    shares, found, errors = (bias[name].values for name in ("relative_step", "sgld", "sgld_error"))
+    for share, variance, error, predicted in zip(shares, found, errors, bias["discretised"].values, strict=True):
         yield Check(
             f"eps h = {share:g}: variance / predicted",
-            variance / predicted,
+            float(variance / predicted),
             low=0.97,
             high=1.03,
             why="the prediction is exact; 3 % tells it from the posterior's at every step shown, 5 % and more away",
-            error=error / predicted,
+            error=float(error / predicted),
         )
     x = np.linspace(0.05, 3.5, 100)
     yield Plot(
@@ -84,7 +81,7 @@ def sgld_law(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "step x curvature",
         "ratio",
         (
-            Series("SGLD", shares, np.array(found), 2 * np.array(errors), style="points"),
+            Series("SGLD", shares, found, 2 * errors, style="points"),
             *curves(x, "dashes", predicted=1 / (1 - x / 4)),
         ),
     )
@@ -160,18 +157,17 @@ def stability_limit(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def printed_algorithm(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare variances for several decay rates and stability constants with the exact limit."""
-    constants, steps = np.array([0.1, 0.03, 0.01]), (1e-4, 5e-5, 2e-5)
-    found: dict[float, list[float]] = {0.0: [], 0.9: []}
-    limits = []
-    for a, step in zip(constants, steps, strict=True):
-        limit = adaptive_limit(lambda w: -_N_BETA * w**2 / 2, lambda w: w, float(a), (-2.0, 2.0)).variance_ratio
-        limits.append(limit)
-        for decay, kept in found.items():
-            sampler = RMSPropSGLD(step_size=step, n_beta=_N_BETA, localization=0.0, decay=decay, stability=float(a))
-            variance, error = _variance(_chains(sampler, lambda w: w, seed=experiment.settings.seed))
-            ratio = variance * _N_BETA
-            kept.append(ratio)
-            widest = 1 / (1 - step / float(a) * _N_BETA / 4)
+    bias = _bias(experiment)
+    constants, limits = bias["stability"].values, bias["limit"].values
+    widest = 1 / (1 - RELATIVE_STEP / 4)
+    for decay in bias["decay"].values:
+        for a, limit, ratio, error in zip(
+            constants,
+            limits,
+            bias["algorithm_1"].sel(decay=decay).values,
+            bias["algorithm_1_error"].sel(decay=decay).values,
+            strict=True,
+        ):
             if decay == 0:
                 low, high = 0.93 * limit, 1.07 * widest * limit
                 why = (
@@ -181,27 +177,31 @@ def printed_algorithm(experiment: ToyExperiment) -> Iterator[Check | Plot]:
                 low, high = 1.1, 1.07 * widest * limit
                 why = f"V remembers ten steps: between the posterior's 1 and the limit {limit:.3f}"
             yield Check(
-                f"b = {decay:g}, a = {a:g}: variance ratio", ratio, low=low, high=high, why=why, error=error * _N_BETA
+                f"b = {decay:g}, a = {a:g}: variance ratio",
+                float(ratio),
+                low=low,
+                high=high,
+                why=why,
+                error=float(error),
             )
-    frozen = RMSPropSGLD(step_size=1e-4, n_beta=_N_BETA, localization=0.0, decay=0.9, stability=0.1, adaptation=300)
-    variance, error = _variance(_chains(frozen, lambda w: w, seed=experiment.settings.seed))
+    frozen, frozen_error = bias["frozen"].values[-1], bias["frozen_error"].values[-1]
     yield Check(
-        "b = 0.9, a = 0.1, frozen after 300 steps: variance ratio",
-        variance * _N_BETA,
-        low=0.93,
-        high=1.07,
-        why="1, up to the widening 1 / (1 - eps_t h / 4) < 1.03 and what the frozen steps differ",
-        error=error * _N_BETA,
+        "a = 0.1, frozen half-way through the burn-in: variance ratio",
+        float(frozen),
+        low=0.97,
+        high=1.03 * widest,
+        why=f"1, up to the widening 1 / (1 - eps h / 4) < {widest:.3f}; 3 % for what chains started at rest have left",
+        error=float(frozen_error),
     )
     yield Plot(
         "Variance sampled over variance wanted",
         "stability constant a",
         "ratio",
         (
-            Series("Algorithm 1, b = 0", constants, np.array(found[0.0]), style="points"),
-            Series("Algorithm 1, b = 0.9", constants, np.array(found[0.9]), style="points"),
-            Series("exact limit", constants, np.array(limits), style="dashes"),
-            Series("frozen", np.array([0.1]), np.array([variance * _N_BETA]), style="points"),
+            Series("Algorithm 1, b = 0", constants, bias["algorithm_1"].values[0], style="points"),
+            Series("Algorithm 1, b = 0.9", constants, bias["algorithm_1"].values[1], style="points"),
+            Series("exact limit", constants, limits, style="dashes"),
+            Series("frozen", constants, bias["frozen"].values, style="points"),
         ),
         log="x",
     )
@@ -321,31 +321,15 @@ def decay_rate_does_not_matter(experiment: ToyExperiment) -> Iterator[Check | Pl
 )
 def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Sample the posterior of a network of two weights, y = w2 w1 x."""
-    data = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]))
-    w = np.array([0.9, 0.7])
-    n_beta, localization = 30.0, 2.0
-
-    def losses(points: np.ndarray) -> np.ndarray:
-        return np.asarray(0.5 * (data.targets[:, 0] - np.outer(points[:, 0] * points[:, 1], data.inputs[:, 0])) ** 2)
-
-    exact = tempered_posterior(
-        losses,
-        [[[-6.0, 8.0], [-6.0, 8.0]]],
-        n_beta,
-        log_prior=lambda points: -localization / 2 * np.sum((points - w) ** 2, axis=1),
-        points=[w],
-    )
-    at = Checkpoints(np.zeros(1), torch.tensor(w[0]).reshape(1, 1, 1), torch.tensor(w[1]).reshape(1, 1, 1))
+    exact = two_weights.exact_posterior()
     shown = []
     for name, sampler in (
-        ("MALA", MALA(step_size=0.05, n_beta=n_beta, localization=localization)),
-        ("SGLD", SGLD(step_size=0.005, n_beta=n_beta, localization=localization)),
+        ("MALA", two_weights.EXACT),
+        ("SGLD", SGLD(step_size=0.005, n_beta=two_weights.N_BETA, localization=two_weights.PULL)),
     ):
-        bif = bayesian_influence(
-            data, at, sampler, chains=64, draws=2000, burn_in=300, seed=experiment.settings.seed, dtype=torch.float64
-        )
-        found = bif["influence"].values[0]
-        error = bif["standard_error"].values[0] * n_beta / len(data)
+        bif = two_weights.sampled_influence(sampler, seed=experiment.settings.seed)
+        found = bif["influence"].values
+        error = bif["standard_error"].values * two_weights.N_BETA / len(two_weights.DATA)
         rows, columns = np.triu_indices(3)
         z = ((found - exact.influence) / error)[rows, columns]
         slope = float((found * exact.influence).sum() / np.square(exact.influence).sum())
@@ -365,10 +349,11 @@ def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             error=slope_error,
         )
         shown.append(Series(name, exact.influence.ravel(), found.ravel(), 2 * error.ravel(), style="points"))
-    curvature = np.linalg.eigvalsh(hessian(data, at.w1[0], at.w2[0]).numpy())
+    at = two_weights.network()
+    curvature = np.linalg.eigvalsh(hessian(two_weights.DATA, at.w1[0], at.w2[0]).numpy())
     yield Check(
         "smallest curvature of the Gaussian limit, n_beta min eig H + gamma",
-        float(n_beta * curvature[0] + localization),
+        float(two_weights.N_BETA * curvature[0] + two_weights.PULL),
         high=0.0,
         why="not positive: no Gaussian limit exists here, so the loss is far from quadratic on the posterior's scale",
     )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import xarray as xr
 
-from numerics import RMSPropSGLD, StepSizeWarning, bayesian_influence
 from theory import Dataset, hierarchical_dataset, tree_distance
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
-from validation.cross_check import settings_for
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
+from validation.experiments.toy import ToyExperiment, harm_epochs
 from validation.registry import Check, Cost, claim, numerics, retraining, theory
-from validation.toy import ToyExperiment, harm_epochs
 
 __all__: list[str] = []
 
@@ -334,27 +331,17 @@ def any_whitened_data(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     )
 
 
-_SWEEP = {
-    "n_beta": (10.0, 100.0, 1e3, 1e4),
-    "localization": (1e-2, 1.0, 1e2, 5e3, 1e5),
-    "step_size": (1e-7, 1e-6, 1e-5, 1e-4),
-}
-
-
-def _correlations(experiment: ToyExperiment, samplers: Sequence[RMSPropSGLD], draws: int) -> np.ndarray:
-    """Return the mean Pearson over pairs of the sampled trajectories with leave-one-out, one for each sampler."""
-    thinned = {"epoch": slice(None, None, 5)}
-    run = experiment.checkpoints.at(experiment.epochs[::5])
-    with warnings.catch_warnings():
-        # a step that may be too long is part of the sweep; one that is surely too long has been left out
-        warnings.simplefilter("ignore", StepSizeWarning)
-        bif = bayesian_influence(experiment.dataset, run, list(samplers), draws=draws, seed=experiment.settings.seed)
-    retrained = experiment.retrained.isel(thinned)
-    return np.array([_mean_pearson(bif["influence"].isel(setting=k), retrained) for k in range(len(samplers))])
-
-
-def _mean_pearson(a: xr.DataArray, b: xr.DataArray) -> float:
-    return float(xr.corr(without_self(a), without_self(b), "epoch").mean())
+# A part of the settings of Figure 6, at one checkpoint in five, and the step alone on a finer line.
+_SWEEP = SweepSettings(
+    step_sizes=(1e-7, 1e-6, 1e-5, 1e-4),
+    localizations=(1e-2, 1.0, 1e2, 1e4, 1e5),
+    chains=(4,),
+    draws=(200,),
+    side_draws=500,
+    every=5,
+    processes=False,
+)
+_DOUBLINGS = range(-6, 3)
 
 
 @claim(
@@ -365,59 +352,55 @@ def _mean_pearson(a: xr.DataArray, b: xr.DataArray) -> float:
     source="paper C.2, Fig. 6 (which letters were high and low is lost in print)",
     compares=(
         theory("correlation of the kernel's closed form with closed-form leave-one-out"),
-        numerics("Algorithm 1 at 72 settings and 21 checkpoints"),
+        numerics("Algorithm 1 at up to 89 settings and 21 checkpoints"),
         retraining("leave-one-out"),
     ),
-    metric="mean Pearson over pairs",
+    metric="Pearson over pairs of different samples and checkpoints",
     cost=Cost.FULL,
 )
 def sweep_of_the_sampler(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Sweep inverse temperature, localisation and step on a grid, and the step on a finer line."""
-    largest = float(experiment.hessian["max_abs_eigenvalue"].max())
-    grid = [
-        RMSPropSGLD(step_size=step, n_beta=n_beta, localization=localization)
-        for n_beta, localization, step in itertools.product(*_SWEEP.values())
-        if step * (1.02 * largest * n_beta + localization) < 4
-    ]
-    found = _correlations(experiment, grid, draws=200)
-    by_localization = {
-        value: found[[sampler.localization == value for sampler in grid]] for value in _SWEEP["localization"]
-    }
-    best = max(by_localization, key=lambda value: float(by_localization[value].max()))
-    yield Check("localisation of the highest correlation", best, low=5e3, why="one of the two strongest of the sweep")
-    means = [float(values.max()) for values in by_localization.values()]
+    base = experiment.settings.sampler
+    settings = replace(
+        _SWEEP,
+        decays=(base.decay,),
+        stabilities=(base.stability,),
+        side_step_sizes=tuple(base.step_size * 2.0**k for k in _DOUBLINGS),
+        seed=experiment.settings.seed,
+    )
+    sweeps = leave_one_out_sweeps(experiment, settings)
+    found = sweeps["correlation"].squeeze(["chains", "draws"])
+    best = found.max(["step_size", "n_beta"])
+    yield Check(
+        "localisation of the highest correlation",
+        float(best.idxmax()),
+        low=settings.localizations[-2],
+        why="one of the two strongest of the sweep",
+    )
     yield Check(
         "highest correlation at the strongest localisation less that at the weakest",
-        means[-1] - means[0],
+        float(best[-1] - best[0]),
         low=0.0,
         why="strong localisation is the better",
     )
-    base = experiment.settings.sampler
-    line = [replace(base, step_size=base.step_size * 2.0**k) for k in range(-6, 3)]
-    fine = _correlations(experiment, line, draws=500)
-    jumps = np.abs(np.diff(fine))
+    jumps = np.abs(sweeps["side_correlation"].squeeze().diff("side_step_size"))
     yield Check(
         "largest change when the step doubles",
         float(jumps.max()),
         high=0.2,
         why="smooth on the scale of a doubling: a fifth of the largest correlation there can be",
     )
-    kernel = _mean_pearson(-experiment.kernel, experiment.retrained)
+    kernel = agreement(without_self(-experiment.kernel), without_self(experiment.retrained)).pearson
     yield Check("correlation of the gradient kernel with leave-one-out", kernel)
     yield Check("highest correlation of the sweep", float(found.max()))
     yield Plot(
         "Correlation with leave-one-out",
         "localisation",
-        "mean Pearson",
+        "Pearson",
         (
             *(
-                Series(
-                    f"n_beta = {n_beta:g}",
-                    np.array([s.localization for s in grid if s.n_beta == n_beta]) * 1.15**k,
-                    np.array([c for s, c in zip(grid, found, strict=True) if s.n_beta == n_beta]),
-                    style="points",
-                )
-                for k, n_beta in enumerate(_SWEEP["n_beta"])
+                Series(f"n_beta = {n_beta:g}, best step", line["localization"].values, line.values, style="points")
+                for n_beta, line in ((n, found.sel(n_beta=n).max("step_size")) for n in settings.n_betas)
             ),
             Series("gradient kernel", np.array([1e-2, 1e5]), np.array([kernel, kernel]), style="dashes"),
         ),

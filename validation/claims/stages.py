@@ -11,8 +11,8 @@ import xarray as xr
 from theory import tree_distance
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 

@@ -9,8 +9,8 @@ import numpy as np
 from theory import paper_svd_response, svd_response
 from theory.symbolic import derivation
 from validation.charts import Plot, Series
+from validation.experiments.toy import ToyExperiment
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__ = ["five_points", "relative_difference"]
 
