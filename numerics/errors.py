@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "DamagedResultWarning",
     "IndefiniteCurvature",
+    "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
@@ -12,6 +13,7 @@ __all__ = [
     "TrainingDiverged",
     "UnstableStep",
     "WorkerLost",
+    "WrongDerivative",
 ]
 
 
@@ -67,3 +69,11 @@ class UnstableStep(ValueError):
 
 class StoreMismatch(ValueError):
     """A store or a saved state is of another call: other settings, data, model or code."""
+
+
+class NotDifferentiable(ValueError):
+    """Torch cannot differentiate a module; the message names the operation and what to do."""
+
+
+class WrongDerivative(ArithmeticError):
+    """A second derivative by torch contradicts its symmetry or finite differences; the message names the parameters."""
