@@ -155,7 +155,7 @@ def printed_critical_epochs(experiment: ToyExperiment) -> Iterator[Check | Plot]
     tops, bottoms = [], []
     for seed in range(config.seed, config.seed + 3):
         variant = experiment if seed == config.seed else experiment.variant(seed=seed)
-        line = variant.closed_brief_ablation.sel(source="dog", query="cat")
+        line = variant.solved_brief_ablation(variant.settings.every, ["dog"]).sel(source="dog", query="cat")
         tops.append(float(line.idxmax("epoch")))
         bottoms.append(float(line.idxmin("epoch")))
     for word, epochs, printed in (("largest", tops, 6000), ("most negative", bottoms, 3000)):
