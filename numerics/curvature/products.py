@@ -132,4 +132,8 @@ def _at(value: Callable[..., torch.Tensor], item: tuple, point: torch.Tensor) ->
 
 def _each(items: tuple) -> list[tuple]:
     """Return the items one by one."""
-    return [mapped(lambda leaf, k=k: leaf[k], items) for k in range(row_count(items))]
+    return [_row(items, k) for k in range(row_count(items))]
+
+
+def _row(items: tuple, k: int) -> tuple:
+    return mapped(lambda leaf: leaf[k], items)
