@@ -112,8 +112,6 @@ __all__ = [
     "TrainingDiverged",
     "TrainingRun",
     "TransformerConfig",
-    "Trust",
-    "TrustLevel",
     "UnstableStep",
     "WorkerLost",
     "as_token_draws",
