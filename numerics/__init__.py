@@ -119,8 +119,6 @@ __all__ = [
     "TrainingDiverged",
     "TrainingRun",
     "TransformerConfig",
-    "Trust",
-    "TrustLevel",
     "UnstableStep",
     "WorkerLost",
     "as_token_draws",
