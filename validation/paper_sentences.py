@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SENTENCES", "Sentence"]
+__all__ = ["SENTENCES", "Sentence", "quotes"]
 
 
 @dataclass(frozen=True)
@@ -396,3 +396,8 @@ SENTENCES: tuple[Sentence, ...] = (
         ("printed-downweighting", "closed-form-reweighting"),
     ),
 )
+
+
+def quotes(claim: str) -> tuple[Sentence, ...]:
+    """Return the sentences that a claim tests."""
+    return tuple(sentence for sentence in SENTENCES if claim in sentence.claims)
