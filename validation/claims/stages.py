@@ -387,6 +387,7 @@ def printed_same_early(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare the two influences before any distinction is learned, and their signs after."""
     learned = experiment.learned(experiment.solved_maps)
     start = int(np.argmax(learned[:, 0] >= 0.02))
+    first = int(np.argmax(learned[:, 0] >= 1e-3))
     g = experiment.mode_strengths["closed form"].values[start]
     share = float(g[2:4].max() / g[0])
     later = learned[:, 2] <= 0.2
@@ -424,10 +425,10 @@ def printed_same_early(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             roomy="of four ways to the ratio this one is the closest",
         )
         yield Check(
-            f"{name}: checkpoints of opposite sign up to then",
-            float((np.sign(cat[:start]) != np.sign(penguin[:start])).sum()),
+            f"{name}: checkpoints of opposite sign up to then, from a thousandth of the root on",
+            float((np.sign(cat[first : start + 1]) != np.sign(penguin[first : start + 1])).sum()),
             high=0.0,
-            why="the signs do not part before",
+            why="the signs do not part before; while the root is within the random weights there is none to speak of",
             reading=_SIGN,
         )
         yield Check(
@@ -529,6 +530,7 @@ def bif_is_not_loo(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             why=f"sampling noise attenuates a correlation by that with the noiseless kernel where the posterior is, "
             f"{noise:.2f}, give or take a correlation of noise over 101 checkpoints; curvature up to 0.15",
             error=error / noise / 3,
+            roomy="the correlation of cat is the best known of three",
         )
         yield Check(
             f"{name}: Pearson of the closed forms",
