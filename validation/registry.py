@@ -22,6 +22,7 @@ from validation.toy import ToyExperiment
 __all__ = [
     "CAUCHY",
     "ORDER",
+    "QUADRATURE",
     "REFUTES",
     "ROOMY",
     "ROUNDING",
@@ -47,6 +48,7 @@ __all__ = [
 ORDER = "an order is claimed; the epochs themselves are held against the closed form"
 REFUTES = "a refutation, the clearer the further away"
 CAUCHY = "reached only if two independent errors point the same way"
+QUADRATURE = "adaptive quadrature is better than it promises"
 ROUNDING = "rounding differs between machines, and no fault of a formula is as small"
 WORST = "a worst case over directions and signs, which a random start does not reach"
 

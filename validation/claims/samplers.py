@@ -70,14 +70,16 @@ def sgld_law(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         sampler = SGLD(step_size=share / _N_BETA, n_beta=_N_BETA, localization=0.0)
         variance, error = _variance(_chains(sampler, lambda w: w, seed=experiment.settings.seed, burn_in=200))
         predicted = float(stationary_law([[_N_BETA]], sampler.step_size).covariance[0, 0])
+        widening = predicted * _N_BETA - 1
+        allowed = max(0.01, 0.02 * (1 - share))  # slow chains know their variance less well
         found.append(variance * _N_BETA)
         errors.append(error * _N_BETA)
         yield Check(
             f"eps h = {share:g}: variance / predicted",
             variance / predicted,
-            low=0.99,
-            high=1.01,
-            why="the prediction is exact; 1 % tells it from the posterior's at every step shown, 5 % and more away",
+            low=1 - allowed,
+            high=1 + allowed,
+            why=f"the prediction is exact; {allowed:.1%} tells it from the posterior's, {widening:.0%} away",
             error=error / predicted,
         )
     x = np.linspace(0.05, 3.5, 100)
@@ -276,7 +278,7 @@ def printed_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             why=f"every step multiplies by |1 - 5 / 2| = 1.5, for V is zero: {np.sqrt(5.0) * growth:.0e}; 64 chains know a "
             "spread to 9 %",
             reading=reading,
-            error=0.0,
+            error=float((2 * 64) ** -0.5),
         )
     for reading, decay in zip(readings[2:4], (0.99, 0.9), strict=True):
         ratio, error = _whole_drift(decay, seed)
@@ -379,10 +381,10 @@ def decay_rate_does_not_matter(experiment: ToyExperiment) -> Iterator[Check | Pl
     yield Check(
         "SGLD: slope on the Gaussian limit",
         reference,
-        low=0.9,
-        high=1.1,
-        why="1; a tenth for a noise of 3 %",
-        error=float(np.sqrt(np.square(shared).sum()) / np.square(exact).sum()) / 2,
+        low=0.8,
+        high=1.2,
+        why="1; the errors of entries that share their draws are added up",
+        error=float(np.sqrt(np.square(shared).sum()) / np.square(exact).sum()),
     )
     ratios = (slopes / reference).reshape(len(rates), len(constants))
     for k, a in enumerate(constants[:2]):
@@ -398,9 +400,9 @@ def decay_rate_does_not_matter(experiment: ToyExperiment) -> Iterator[Check | Pl
         yield Check(
             f"a = {a:g}: slope at b = 0.99 over that at 0.8",
             float(ratios[1, k] / ratios[0, k]),
-            low=0.995,
-            high=1.005,
-            why="half a per cent",
+            low=0.997,
+            high=1.003,
+            why="a third of a per cent",
             reading=_SAFE,
             roomy="at a = 1 V hardly acts" if a == 1 else "",
         )
