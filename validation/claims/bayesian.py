@@ -63,7 +63,8 @@ def bif_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             low=1 - 1e-3,
             high=1 + 1e-3,
             why=f"noise of the stated errors leaves {attenuation:.4f}, the Gaussian limit correlates to "
-            f"{expected.pearson:.4f}; a tenth of what noise costs for the uncertainty of errors, twice that of the limit's "
+            f"{expected.pearson:.4f}; a tenth of what noise costs for the uncertainty of errors, twice that of the "
+            "limit's "
             "grid of epochs",
         )
         yield Check(
@@ -71,7 +72,8 @@ def bif_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             (found.slope - expected.slope) / predicted,
             low=-0.025,
             high=0.025,
-            why="beyond the limit: V adds up to 1 % to the stability constant, the start of the chains takes 4 of 1000 draws, "
+            why="beyond the limit: V adds up to 1 % to the stability constant, the start of the chains takes 4 of "
+            "1000 draws, "
             "noise 1 %",
             roomy="the three have either sign",
         )
@@ -80,7 +82,8 @@ def bif_is_the_kernel(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             expected.slope / predicted,
             low=0.9,
             high=1.1,
-            why="1 where the localisation is all there is; curvature adds up to a fifth of it, of either sign, and half of "
+            why="1 where the localisation is all there is; curvature adds up to a fifth of it, of either sign, and "
+            "half of "
             "that on average",
         )
     chosen = np.random.default_rng(0).choice(covariance.size, 400, replace=False)
@@ -124,7 +127,8 @@ def bif_is_damped_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         straight.pearson / here,
         low=1 - 1e-3,
         high=1 + 1e-3,
-        why=f"noise of the stated errors leaves {here:.4f}, known to a tenth of what it costs and 5 % for batch means of 31 "
+        why=f"noise of the stated errors leaves {here:.4f}, known to a tenth of what it costs and 5 % for batch means "
+        "of 31 "
         "draws; terms beyond second order, (h + P + O) / gamma = 0.015 of a width, cost their square",
         roomy="what differs from seed to seed is the estimate of the noise",
     )
@@ -140,7 +144,8 @@ def bif_is_damped_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         found.pearson / (attenuation * expected.pearson),
         low=1 - 1e-3,
         high=1 + 1e-3,
-        why=f"the limit's own is {expected.pearson:.4f}: the posterior's mode is ahead by {posterior_lead(experiment):.0f} "
+        why=f"the limit's own is {expected.pearson:.4f}: the posterior's mode is ahead by "
+        f"{posterior_lead(experiment):.0f} "
         "epochs, where gradients are others, and losses have second-order terms",
     )
     yield Check(
@@ -301,7 +306,8 @@ def bif_exists_everywhere(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(needed.max()) / (sampler.n_beta * s / n),
         low=1 - size**2 - size / 100,
         high=1 + size**2 + size / 100,
-        why=f"the Hessian at small weights has the eigenvalues +- s_k / N; weights of norm {size:.3f} add their square, and "
+        why=f"the Hessian at small weights has the eigenvalues +- s_k / N; weights of norm {size:.3f} add their "
+        "square, and "
         "turn E by their product",
         roomy=WORST,
     )
@@ -346,7 +352,8 @@ def bif_exists_everywhere(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 @claim(
     "normalised-is-steadier",
-    "The normalised influence (Pearson correlation of losses) varies less than the covariance, from run to run and over "
+    "The normalised influence (Pearson correlation of losses) varies less than the covariance, from run to run and "
+    "over "
     "training.",
     source="paper B (practical considerations)",
     compares=(theory("(1 - rho^2) / (1 + rho^2)^(1/2) for Gaussian losses"), numerics("twelve seeds of Algorithm 1")),
@@ -398,7 +405,8 @@ def normalised_is_steadier(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "over training: ninth decile over median of |influence|, typical pair, normalised over raw",
         ranges["correlation"] / ranges["covariance"],
         high=1.0,
-        why="below 1 where the normalised one keeps its size better; the language models of the paper are another matter",
+        why="below 1 where the normalised one keeps its size better; the language models of the paper are another "
+        "matter",
     )
     yield Plot(
         "Relative spread over seeds, normalised over raw",

@@ -121,7 +121,8 @@ def indefinite_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(np.abs(deviation).max()),
         low=first * float(2 * s[-1] / experiment.tau) / 2,
         high=last * rate + size**2,
-        why="a hidden unit without weights has H = -[[0, E^T], [E, 0]] / N; what is left falls by 2 s / tau an epoch, and "
+        why="a hidden unit without weights has H = -[[0, E^T], [E, 0]] / N; what is left falls by 2 s / tau an epoch, "
+        "and "
         f"descent is {first:.1f} to {last:.1f} epochs late",
     )
     dense = np.array([0, 20, 40])
@@ -130,7 +131,8 @@ def indefinite_hessian(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         lowest = float(found["min_eigenvalue"][k])
         passes = [_positive(matrix - share * lowest * np.eye(len(matrix))) for share in (0.999, 1.001)]
         yield Check(
-            f"epoch {experiment.epochs[k]:.0f}: Cholesky's factor of the dense H + lambda exists at 1.001 times -min eig and "
+            f"epoch {experiment.epochs[k]:.0f}: Cholesky's factor of the dense H + lambda exists at 1.001 times -min "
+            "eig and "
             "not at 0.999",
             float(passes == [False, True]),
             low=1.0,
@@ -176,7 +178,8 @@ def damping_restores(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             share,
             low=predicted - 1.01 / len(ratio),
             high=predicted + 1.01 / len(ratio),
-            why=f"{predicted:.2f} by what the exact solution has left to learn, sigma_max(E) / N, over max |eig|; a checkpoint "
+            why=f"{predicted:.2f} by what the exact solution has left to learn, sigma_max(E) / N, over max |eig|; a "
+            "checkpoint "
             "on either side",
             roomy="whole checkpoints",
         )
@@ -301,7 +304,8 @@ def classical_shows_stages(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             moved.value,
             low=first - spacing / 4,
             high=last + spacing / 4,
-            why="(H + lambda)^-1 = (1 - H / lambda + ...) / lambda tilts the kernel by at most 1 / c; a quarter of the spacing "
+            why="(H + lambda)^-1 = (1 - H / lambda + ...) / lambda tilts the kernel by at most 1 / c; a quarter of "
+            "the spacing "
             f"of checkpoints; descent is {first:.1f} to {last:.1f} epochs late",
         )
         result = fit(means[name].values, damped[name].values * largest, noise)

@@ -172,6 +172,51 @@ def _losses(maps: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> np.nda
 
 
 @claim(
+    "residuals-in-modes",
+    "In the modes the residual of a sample is G alpha - psi, and the gradient of its loss is that times alpha^T.",
+    source="paper Eqs. 33-35",
+    compares=(
+        theory("G alpha - psi and its outer product with alpha"),
+        numerics("residuals and automatic differentiation of every sample's loss"),
+    ),
+    metric="largest difference over the largest entry, all samples at six checkpoints",
+)
+def residuals_in_modes(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Compare both with torch's residuals and gradients of the losses by the map."""
+    data, modes = experiment.dataset, experiment.modes
+    alpha, psi = data.inputs @ modes.right, data.targets @ modes.left
+    apart, slopes = [], []
+    shown = ()
+    for w in experiment.checkpoints.maps[::20]:
+        full = w.clone().requires_grad_()
+        residual = torch.tensor(data.inputs) @ full.mT - torch.tensor(data.targets)
+        core = modes.left.T @ w.numpy() @ modes.right
+        rho = alpha @ core.T - psi
+        apart.append(float(np.abs(rho - residual.detach().numpy() @ modes.left).max() / np.abs(rho).max()))
+        for p, one in enumerate(residual.square().sum(1) / 2):
+            (gradient,) = torch.autograd.grad(one, full, retain_graph=True)
+            projected = modes.left.T @ gradient.numpy() @ modes.right
+            printed = np.outer(rho[p], alpha[p])
+            slopes.append(float(np.abs(projected - printed).max() / np.abs(printed).max()))
+            shown = (printed.ravel(), projected.ravel())
+    for name, values in (("residuals", apart), ("gradients", slopes)):
+        yield Check(
+            f"{name}: largest relative difference",
+            max(values),
+            high=1e-10,
+            why="rounding of maps of size four, over residuals that have fallen to some thousandths and gradients to "
+            "less",
+            roomy=ROUNDING,
+        )
+    yield Plot(
+        "Gradient of lily's loss by the modes, at the end",
+        "printed",
+        "automatic",
+        (Series("", *shown, style="points"),),
+    )
+
+
+@claim(
     "mode-strengths",
     "From its actual random weights the network learns each mode along the logistic curve of Eq. 30, from the initial "
     "strength |W1 v + W2^T u|^2 / 4 without the part it shares with faster modes.",

@@ -82,7 +82,8 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(np.abs(slopes / exact.mean - 1).max()),
         roomy="the quadrature is better than it promises",
         high=1.5 * second + _QUADRATURE / _STEP / float(exact.mean.min()),
-        why="a third of what the central difference changes when its step doubles, half again for higher orders; quadrature "
+        why="a third of what the central difference changes when its step doubles, half again for higher orders; "
+        "quadrature "
         "error over the step",
     )
     draws = sample(
@@ -141,7 +142,8 @@ def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]
         "derivative of E[l_j] against -(n_beta / N) Cov",
         float(np.abs(moved - exact.influence).max() / size),
         high=float(np.abs(coarse - moved).max() / size / 2 + _QUADRATURE / _STEP / size),
-        why="a third of what the difference changes when its step doubles, half again for higher orders; quadrature error "
+        why="a third of what the difference changes when its step doubles, half again for higher orders; quadrature "
+        "error "
         "over the step",
     )
     second = np.array([(a.free_energy - 2 * exact.free_energy + b.free_energy) for a, b in zip(up, down, strict=True)])
@@ -217,7 +219,8 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "one-sided difference against -(n_beta / N) Cov at weight 0",
         float(np.abs(moved - influence).max() / size),
         high=float(np.abs(coarse - moved).max() / size / 2 + 4 * _QUADRATURE / step / size),
-        why="a third of what the difference changes when its step doubles, half again for higher orders; quadrature error "
+        why="a third of what the difference changes when its step doubles, half again for higher orders; quadrature "
+        "error "
         "over the step",
         roomy="the quadrature is better than it promises",
     )
@@ -292,13 +295,14 @@ def regular_posterior(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     )
     scaled = _SIZES * moments.covariance[:, 1, 1]  # curvature 1 at the minimum w = 0
     # L = w^2 / 2 + w^3 / 5 - w^4 / 12 + ...: third derivative 6 / 5, fourth -2; by Laplace's method
-    correction = (-(-2.0) / 2 + (6 / 5) ** 2) / _SIZES[-1]
+    correction = ((6 / 5) ** 2 + 2.0 / 2) / _SIZES[-1]
     yield Check(
         "n Var(w) - 1 at n = 1e5, over its first correction (c3^2 - c4 / 2) / n",
         float((scaled[-1] - 1) / correction),
         low=1 - 1e-3,
         high=1 + 1e-3,
-        why=f"Laplace's method with curvature 1, c3 = 6/5, c4 = -2: {correction:.2e}; the next order is ten times 1 / n of "
+        why=f"Laplace's method with curvature 1, c3 = 6/5, c4 = -2: {correction:.2e}; the next order is ten times 1 / "
+        "n of "
         "it, and the moments are good to 1e-11",
         roomy="the tolerance of the quadrature is one of the variance, not of its distance from 1 / n",
     )

@@ -48,7 +48,8 @@ def levels_in_order(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             float(late),
             low=first - 0.2,
             high=last + 0.2,
-            why=f"descent is {first:.2f} to {last:.2f} epochs late, 0.2 more or less for interpolation: both lines are cut "
+            why=f"descent is {first:.2f} to {last:.2f} epochs late, 0.2 more or less for interpolation: both lines "
+            "are cut "
             "alike",
             roomy="a distinction mixes modes, whose delays average",
         )
@@ -134,7 +135,8 @@ _SAME, _WITHIN = "at the same epoch, give or take two checkpoints", "in the stag
         retraining("leave-one-out"),
     ),
     metric="epoch of the largest influence of dog on birds, with its sign and without",
-    corrected="the strongest harm falls there, by every measure; the strongest influence of either sign is the help before",
+    corrected="the strongest harm falls there, by every measure; the strongest influence of either sign is the help "
+    "before",
     readings=(Reading("the strongest harm", right=True), Reading("the strongest influence of either sign")),
 )
 def highest_at_the_transition(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -185,7 +187,8 @@ def highest_at_the_transition(experiment: ToyExperiment) -> Iterator[Check | Plo
         numerics("peaks of the Bayesian influence, by its Gaussian limit and the shift that fits the sampled one"),
     ),
     metric="branching epochs; distance of each peak from its branch",
-    corrected="each peak falls after the branch before is half formed and before its own is, in the order of the branches; "
+    corrected="each peak falls after the branch before is half formed and before its own is, in the order of the "
+    "branches; "
     "it leads the half formed branch by 470 to 1750 epochs, and misses the tenth formed one by up to 430",
     readings=(Reading(_WITHIN, right=True), Reading(_SAME)),
 )
@@ -202,7 +205,8 @@ def branches_and_peaks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "largest distance of branching epochs from the exact solution's, in units of tau / (2 s)",
         float((np.abs(half - predicted) / width).max()),
         high=overlap**2 + float((delays(experiment)[1] / width).max()),
-        why="a relative error d of a strength moves its half-way by 2 d tau / (2 s); overlaps h^(-1/2) enter squared lengths "
+        why="a relative error d of a strength moves its half-way by 2 d tau / (2 s); overlaps h^(-1/2) enter squared "
+        "lengths "
         "squared; lateness of descent",
     )
     yield Check(
@@ -273,7 +277,8 @@ def hidden_distances(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "largest difference / largest squared distance",
         float(np.abs(apart - predicted).max() / apart.max()),
         high=overlap**2 + experiment.lateness,
-        why=f"modes overlap by h^(-1/2) = {overlap:.2f} of their size in random weights, which enters squared distances "
+        why=f"modes overlap by h^(-1/2) = {overlap:.2f} of their size in random weights, which enters squared "
+        "distances "
         f"squared; descent is late by {experiment.lateness:.3f} of the fastest rise",
     )
     points = representation_embedding(data, experiment.checkpoints, dims=8).values

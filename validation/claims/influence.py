@@ -386,7 +386,8 @@ def printed_downweighting(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         ablated.slope,
         high=solved + share,
         low=solved - share,
-        why=f"an approximation of the ablation would have slope 1; the closed form and the weighted flow give {solved:.3f}"
+        why="an approximation of the ablation would have slope 1; the closed form and the weighted flow give "
+        f"{solved:.3f}"
         ", and descent changes either by the square root of what their correlation loses to it",
         reading="as a number: size and epochs of the effect",
         roomy=CAUCHY,

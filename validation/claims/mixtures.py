@@ -325,7 +325,8 @@ def sign_flips(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             f"losses 0 and {j}: largest distance of the flips from the roots of sampled moments",
             float(np.abs(inside - flips).max()) if len(inside) == len(flips) else 1.0,
             high=0.01,
-            why=f"{len(mixed)} draws know covariances to a few parts in a thousand of their spreads; a flip moves by that over "
+            why=f"{len(mixed)} draws know covariances to a few parts in a thousand of their spreads; a flip moves by "
+            "that over "
             "the slope of the total there",
             roomy="the worst of a flip where the total is flattest",
         )
@@ -364,7 +365,8 @@ def spikes_name_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(x @ y / (x @ x) / (weights[0] * weights[1])),
         low=1 - 1e-5,
         high=1 + 1e-5,
-        why="proportional by the law of total covariance; the covariance is one sum over a grid that knows no phases, of "
+        why="proportional by the law of total covariance; the covariance is one sum over a grid that knows no phases, "
+        "of "
         "spacing 1e-5",
         roomy="the ends of the gap carry little mass",
     )

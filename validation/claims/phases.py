@@ -22,7 +22,7 @@ from theory import (
 )
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
-from validation.registry import QUADRATURE, ROUNDING, Check, claim, numerics, theory
+from validation.registry import QUADRATURE, REFUTES, ROUNDING, Check, claim, numerics, theory
 from validation.toy import ToyExperiment
 
 __all__: list[str] = []
@@ -292,7 +292,8 @@ def type_a_transition(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             a / b,
             low=1 - 1.5e-3,
             high=1 + 1.5e-3,
-            why="wells are pure powers, so the expansion is exact up to their edges, e^-n; a straight line on a grid of 0.08 in "
+            why="wells are pure powers, so the expansion is exact up to their edges, e^-n; a straight line on a grid "
+            "of 0.08 in "
             "log n is off by an eighth of its square times the curvature n dL, over the slope, 1e-3",
         )
     yield Check(
@@ -383,7 +384,8 @@ def type_b(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         found - place,
         low=-1e-7,
         high=1e-7,
-        why="wells are pure powers and log-odds straight in log n, so that interpolation is exact; quadrature 1e-8 over the "
+        why="wells are pure powers and log-odds straight in log n, so that interpolation is exact; quadrature 1e-8 "
+        "over the "
         "slope",
         roomy=QUADRATURE,
     )
@@ -425,6 +427,59 @@ def _predicted_variance(weight: float, n: float) -> float:
 
 
 @claim(
+    "transitions-change-generalisation",
+    "A transition changes how the model generalises: the expected loss of a sample it was not trained on moves from "
+    "the one "
+    "phase's to the other's within the transition.",
+    source="paper 2.1",
+    compares=(
+        theory("weights of the phases by the expansion, moments of powers"),
+        numerics("expected test loss by one sum over a grid that knows no phases"),
+    ),
+    metric="expected test loss across the transition",
+)
+def transitions_change_generalisation(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Follow the expected loss of a test sample that the two phases predict differently."""
+    exact = _wells(_EXCESS)
+    n = _sizes(exact)
+    constants = [_constant(4, 1.0), _constant(2, 1.0)]
+    weight = phase_weights(n, [_EXCESS, 0.0], [_SIMPLE, _COMPLEX], constants=constants)[:, 0]
+    square = special.gamma(0.75) / special.gamma(0.25) / np.sqrt(n)
+    predicted = weight * (1 + square / 4) + (1 - weight) / (8 * n)
+    grid = np.linspace(-3, 3, 600_001)
+    grid = grid[np.abs(grid) >= 1e-3]
+    tested = (grid - 1) ** 2 / 4
+    found = np.empty(len(n))
+    for k, size in enumerate(n):
+        density = np.exp(-size * np.where(grid < 0, _EXCESS + (grid + 1) ** 4, (grid - 1) ** 2))
+        found[k] = density @ tested / density.sum()
+    yield Check(
+        "largest difference of the expected test loss from the mixture of two phases",
+        float(np.abs(found - predicted).max()),
+        high=1e-3,
+        why="edges of the wells at the smallest n, e^-10 and the gap between the boxes, 1e-3 of their width",
+        roomy="the edges carry little mass",
+    )
+    place = transition_sample_size(-_EXCESS, _COMPLEX - _SIMPLE, constants[1] - constants[0])
+    before, after = (float(np.interp(np.log(place * f), np.log(n), found)) for f in (0.25, 4.0))
+    yield Check(
+        "expected test loss at a quarter of the transition's n over that at four times it",
+        before / after,
+        low=5.0,
+        why="1 for U and next to nothing for V: most of the change lies in a factor of sixteen of n",
+        roomy=REFUTES,
+    )
+    yield Plot(
+        "Expected loss of a test sample",
+        "n",
+        "loss",
+        (*curves(n, sum_over_a_grid=found), *curves(n, "dashes", two_phases=predicted)),
+        log="x",
+        marks=((float(place), "transition"),),
+    )
+
+
+@claim(
     "susceptibility-at-transition",
     "At a transition the influence of a sample on which the phases disagree grows with n, while within the phases "
     "it falls "
@@ -458,7 +513,8 @@ def susceptibility_at_transition(experiment: ToyExperiment) -> Iterator[Check | 
         )
         lines.append((excess, n, n * exact.covariance[:, 1, 1]))
     yield Check(
-        "n Var of a test loss at the transition, one sum over a grid, over n (pi_U pi_V d^2 + within): largest deviation",
+        "n Var of a test loss at the transition, one sum over a grid, over n (pi_U pi_V d^2 + within): largest "
+        "deviation",
         max(abs(height / expected - 1) for height, expected in zip(heights, predictions, strict=True)),
         high=1e-3,
         why="moments of pure powers; the grid's half cells at the ends of the boxes and quadrature of the weights",
@@ -470,7 +526,8 @@ def susceptibility_at_transition(experiment: ToyExperiment) -> Iterator[Check | 
         float(growth[-1]),
         low=1 - 0.338 / np.sqrt(places[-2]) * 3,
         high=1 + 0.338 / np.sqrt(places[-2]) * 3,
-        why="1: n pi_U pi_V d^2 with d of order one; the width of the quartic well, 0.338 n^(-1/2), changes d by an eighth and "
+        why="1: n pi_U pi_V d^2 with d of order one; the width of the quartic well, 0.338 n^(-1/2), changes d by an "
+        "eighth and "
         "adds twice itself to the variance",
     )
     yield Check(

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 from numerics import gradient_flow
-from theory import Dataset, Modes, influence_trajectory, mode_strength, paper_svd_response, spectral_derivative
+from theory import (
+    Dataset,
+    Modes,
+    influence_trajectory,
+    mode_strength,
+    paper_svd_response,
+    spectral_derivative,
+    svd_response,
+)
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.claims.svd_response import COMBINATIONS, STEP, relative_difference
@@ -84,6 +92,78 @@ def printed_influence_on_the_map(experiment: ToyExperiment) -> Iterator[Check | 
         "relative error",
         tuple(Series(name, times, np.array(line)) for name, line in errors.items()),
         log="y",
+    )
+
+
+_VECTORS, _MAP = "the singular vectors", "the learned map and its influence"
+
+
+@claim(
+    "near-degenerate",
+    "Where singular values nearly coincide the response is ill-defined, and their blocks must be treated at once.",
+    source="paper C.6, Eqs. 50-52",
+    compares=(
+        theory("response of the vectors; spectral derivative, which has no blocks"),
+        numerics("finite difference of U g(S) V^T through LAPACK's SVD"),
+    ),
+    metric="size of the rotation against the gap; relative error of dW at every gap",
+    corrected="the vectors turn by one over the gap, but what turns cancels in the map: its derivative has a limit, "
+    "to which the "
+    "spectral derivative goes without blocks",
+    readings=(Reading(_VECTORS, right=True), Reading(_MAP)),
+)
+def near_degenerate(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Let two singular values approach each other."""
+    random = experiment.random("nearly degenerate values")
+    u, v = (np.linalg.qr(random.normal(size=(n, 3)))[0] for n in (5, 3))
+    change, tau, t = random.normal(size=(5, 3)), experiment.tau, 1500.0
+    gaps = np.array([1e-1, 1e-2, 1e-4, 1e-6])
+
+    def strength(s: np.ndarray) -> np.ndarray:
+        return mode_strength(t, s, experiment.mean_strength, tau)
+
+    def slope(s: np.ndarray) -> np.ndarray:
+        g, decay = strength(s), np.exp(-2 * s * t / tau)
+        return g**2 * ((1 - decay) / s**2 + 2 * t / tau * decay * (1 / experiment.mean_strength - 1 / s))
+
+    turned, errors, uncertain = [], [], []
+    for gap in gaps:
+        c = (u * [3.0, 2.0 + gap, 2.0]) @ v.T
+        turned.append(float(np.abs(svd_response(c, change).du).max()))
+
+        def learned(eps: float, c: np.ndarray = c) -> np.ndarray:
+            left, s, right = np.linalg.svd(c + eps * change, full_matrices=False)
+            return (left * strength(s)) @ right
+
+        reference, error = five_points(learned, STEP)
+        errors.append(relative_difference(spectral_derivative(c, change, strength, slope), reference))
+        uncertain.append(error)
+    exponent = float(np.polyfit(np.log(gaps[1:]), np.log(turned[1:]), 1)[0])
+    yield Check(
+        "exponent of the rotation in the gap",
+        exponent,
+        low=-1.02,
+        high=-0.98,
+        why="(s_k Q_jk + s_j Q_kj) / (s_k^2 - s_j^2): -1 up to the gap itself",
+        reading=_VECTORS,
+        roomy="the gap is a hundredth at most",
+    )
+    for gap, found, error in zip(gaps, errors, uncertain, strict=True):
+        yield Check(
+            f"gap {gap:g}: relative error of the spectral derivative of the map",
+            found,
+            high=error + 1e-12,
+            why="a fifteenth of what the five-point difference changes when its step doubles; rounding of LAPACK's "
+            "vectors",
+            reading=_MAP,
+            roomy=ROUNDING,
+        )
+    yield Plot(
+        "Two values approach each other",
+        "gap",
+        "size",
+        curves(gaps, rotation_of_vectors=turned, error_of_the_map=errors),
+        log="xy",
     )
 
 

@@ -166,7 +166,8 @@ _EXACT, _OWN = (
     ),
     metric="variance over the posterior's; slope on the Gaussian limit",
     corrected="it leaves out the divergence of its preconditioner G, so where V follows the gradient faster than w "
-    "moves it samples a law proportional to p / G: variances 1.3 to 1.9 times too large on a quadratic. Frozen after its "
+    "moves it samples a law proportional to p / G: variances 1.3 to 1.9 times too large on a quadratic. Frozen after "
+    "its "
     "adaptation, or with a stability constant that is large against the gradient, it is unbiased up to its step",
     readings=(Reading(_EXACT), Reading(_OWN, right=True)),
 )
@@ -248,12 +249,15 @@ _STEPS = {
 
 @claim(
     "printed-step",
-    "The hyper-parameters 1000, 1e-3 and 5e3 of Fig. 3, with a stability constant of at most 1, sample the local posterior.",
+    "The hyper-parameters 1000, 1e-3 and 5e3 of Fig. 3, with a stability constant of at most 1, sample the local "
+    "posterior.",
     source="paper Fig. 3, C.2, Table 1",
     compares=(theory("step x localisation against 4"), numerics("Algorithm 1's update where the loss is flat")),
     metric="spread of the chains over the posterior's",
-    corrected="letters are lost in the caption. With n_beta = 1000, gamma = 5e3 and V of the loss, eps gamma / a is at least "
-    "5 wherever the gradient vanishes, above the limit 4; steps below 4 a / gamma are stable, and this ledger uses 1e-4 with "
+    corrected="letters are lost in the caption. With n_beta = 1000, gamma = 5e3 and V of the loss, eps gamma / a is "
+    "at least "
+    "5 wherever the gradient vanishes, above the limit 4; steps below 4 a / gamma are stable, and this ledger uses "
+    "1e-4 with "
     "a = 1",
     readings=tuple(Reading(name, right=right) for name, right in _STEPS.items()),
 )
@@ -275,7 +279,8 @@ def printed_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             float(spread[-1] / (np.sqrt(5.0) * growth)),
             low=0.7,
             high=1.3,
-            why=f"every step multiplies by |1 - 5 / 2| = 1.5, for V is zero: {np.sqrt(5.0) * growth:.0e}; 64 chains know a "
+            why=f"every step multiplies by |1 - 5 / 2| = 1.5, for V is zero: {np.sqrt(5.0) * growth:.0e}; 64 chains "
+            "know a "
             "spread to 9 %",
             reading=reading,
             error=float((2 * 64) ** -0.5),
@@ -357,7 +362,8 @@ _SAFE, _WHOLE = "a between 0.1 and 1", "a between 1e-4 and 1, the whole range of
         theory("Gaussian limit at the posterior's mode"),
     ),
     metric="slope on the Gaussian limit over that of SGLD with the same noise",
-    corrected="insensitive down to a = 0.1, to 2 %; below, V of some 1e-3 takes part: the influence falls to 0.93 of SGLD's at "
+    corrected="insensitive down to a = 0.1, to 2 %; below, V of some 1e-3 takes part: the influence falls to 0.93 of "
+    "SGLD's at "
     "a = 0.01 and to 0.6 at a = 1e-4, where b matters by a tenth",
     readings=(Reading(_SAFE, right=True), Reading(_WHOLE)),
 )
@@ -429,6 +435,89 @@ def decay_rate_does_not_matter(experiment: ToyExperiment) -> Iterator[Check | Pl
             Series(f"b = {b:g}", np.array(constants), row, style="points") for b, row in zip(rates, ratios, strict=True)
         ),
         log="x",
+    )
+
+
+_FINITE, _CLOSER = "it stays bounded at steps beyond the limit of SGLD", "it is the closer one to the posterior below "
+"it"
+
+
+@claim(
+    "robust-to-the-step",
+    "The adaptive learning rate of RMSProp-SGLD is more robust to varying step size than vanilla SGLD.",
+    source="paper B, after Hitchcock et al. 2025",
+    compares=(
+        theory("variance 1 / (1 - eps h / 4) of SGLD and its limit eps h = 4"),
+        numerics("both samplers on L = w^2 / 2, n_beta = 100, over steps that differ by a factor of a hundred"),
+    ),
+    metric="variance over the posterior's, steps in units of SGLD's limit and of a times it",
+    corrected="with a small stability constant it stays bounded and nearly the same far beyond SGLD's limit; below "
+    "it, at short "
+    "steps, SGLD is unbiased and it is not",
+    readings=(Reading(_FINITE, right=True), Reading(_CLOSER)),
+)
+def robust_to_the_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Vary the step of both samplers on a quadratic."""
+    shares, a = np.array([0.1, 0.5, 1.5, 10.0]), 0.01
+    found: dict[str, list[tuple[float, float]]] = {"SGLD": [], "RMSProp-SGLD": []}
+    for share in shares:
+        step = 4 * share / _N_BETA
+        more = {"n_beta": _N_BETA, "localization": 0.0}
+        samplers = {
+            "SGLD": SGLD(step_size=step, **more),
+            "RMSProp-SGLD": RMSPropSGLD(step_size=a * step, decay=0.9, stability=a, **more),
+        }
+        for name, sampler in samplers.items():
+            draws = _chains(sampler, lambda w: w, seed=experiment.settings.seed, chains=512, burn_in=400, draws=300)
+            variance, error = _variance(draws)
+            found[name].append((variance * _N_BETA, error * _N_BETA))
+    for k, share in enumerate(shares):
+        (plain, plain_error), (adaptive, adaptive_error) = found["SGLD"][k], found["RMSProp-SGLD"][k]
+        if share > 1:
+            yield Check(
+                f"SGLD at {share:g} of its limit: variance over the posterior's",
+                min(plain, 1e300) if np.isfinite(plain) else 1e300,
+                low=1e6,
+                why="beyond the limit every step multiplies by |1 - eps h / 2|, 2 and more",
+                reading=_FINITE,
+                roomy=REFUTES,
+            )
+            yield Check(
+                f"RMSProp-SGLD, a = {a:g}, at {share:g} of it: variance over the posterior's",
+                adaptive,
+                high=4.0,
+                why="bounded: within a factor of two in spread",
+                error=adaptive_error,
+                reading=_FINITE,
+            )
+        else:
+            yield Check(
+                f"SGLD at {share:g} of its limit: variance over 1 / (1 - eps h / 4)",
+                plain * (1 - share),
+                low=0.9,
+                high=1.1,
+                why="the exact law of the discretised chain",
+                error=plain_error * (1 - share),
+                roomy="a short step mixes slower and is known less well",
+            )
+            if share == shares[0]:
+                yield Check(
+                    f"at {share:g} of it: distance from the posterior's variance, RMSProp-SGLD over SGLD",
+                    (adaptive - 1) / (plain - 1),
+                    low=2.0,
+                    why="the bias of p / G does not vanish with the step",
+                    error=float(np.hypot(adaptive_error, (adaptive - 1) / (plain - 1) * plain_error) / (plain - 1)),
+                    reading=_CLOSER,
+                )
+    yield Plot(
+        "Variance sampled over variance wanted",
+        "step in units of SGLD's limit",
+        "ratio",
+        tuple(
+            Series(name, shares, np.minimum([v if np.isfinite(v) else 1e9 for v, _ in rows], 1e9), style="points")
+            for name, rows in found.items()
+        ),
+        log="xy",
     )
 
 

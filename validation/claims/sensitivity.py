@@ -130,6 +130,7 @@ def any_learning_rate(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         low=0.99,
         high=1.01,
         why="first order; the next is smaller by s / tau, 0.6 % at twice the rate, and delays have ln of the rate",
+        roomy="a fit over four rates averages the next order",
     )
     for name, column in zip(GROUPS, np.array(peaks).T, strict=True):
         late = experiment.delay / experiment.tau
@@ -137,10 +138,11 @@ def any_learning_rate(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         yield Check(
             f"{name}: peak in units of tau, its slope against the rate over the paper's, less that of the delay",
             slope - late,
-            low=-0.2 / experiment.tau,
-            high=0.2 / experiment.tau,
-            why=f"descent is {experiment.delay:.1f} epochs late at any rate, which is {late:.4f} tau at the paper's and grows "
-            "with it; 0.2 epochs along a rise",
+            low=-0.5 / experiment.tau,
+            high=0.5 / experiment.tau,
+            why=f"descent is {experiment.delay:.1f} epochs late at any rate, which is {late:.4f} tau at the paper's "
+            "and grows "
+            "with it; modes differ by 0.4 epochs and a cubic finds a peak to 0.1",
         )
     yield Plot(
         "Distance of descent from the flow",
@@ -184,7 +186,8 @@ def any_size_of_the_start(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         exponent,
         low=1.85,
         high=2.15,
-        why="the imbalance h sigma^2 enters at first order; growth times, ln(s / g0) = 7 to 14, change by half over the range",
+        why="the imbalance h sigma^2 enters at first order; growth times, ln(s / g0) = 7 to 14, change by half over "
+        "the range",
     )
     spacing = float(config.checkpoint_every)
     for sigma, row in zip(sizes[:3], peaks[:3], strict=True):
@@ -272,7 +275,8 @@ def any_width(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             found / expected,
             low=1 - share,
             high=1 + share,
-            why=f"decoupled modes cost {expected:.4f} against the flow from the same weights; descent turns the derivative by "
+            why=f"decoupled modes cost {expected:.4f} against the flow from the same weights; descent turns the "
+            "derivative by "
             f"{turn:.4f}",
             roomy=CAUCHY,
         )
@@ -280,9 +284,10 @@ def any_width(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "exponent of 1 - Pearson in the width",
         exponent,
-        low=-1.25,
-        high=-0.75,
-        why="modes of random weights overlap by h^(-1/2), and a correlation loses its square; one start each, whose overlaps "
+        low=-1.2,
+        high=-0.8,
+        why="modes of random weights overlap by h^(-1/2), and a correlation loses its square; one start each, whose "
+        "overlaps "
         "vary by half, over a factor of fifty",
     )
     yield Plot(
@@ -317,6 +322,7 @@ def any_depth_of_tree(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             result.worst_slope_error,
             high=lost_growth(other),
             why="descent grows slower by s / (2 tau) of its rate",
+            roomy="slow modes, which lose less, carry most of the influence",
         )
         distance = tree_distance(levels)
         peaks = np.array(
@@ -383,9 +389,11 @@ def any_whitened_data(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "slope of the covariance on the Gaussian limit",
         slope,
-        low=0.9,
-        high=1.1,
-        why="1; V adds to the stability constant, terms beyond second order; errors of entries that share draws are added up",
+        low=0.8,
+        high=1.2,
+        why="1; V adds to the stability constant, terms beyond second order; errors of entries that share draws are "
+        "added up, "
+        "as if all pointed one way",
         error=float(np.sqrt(np.square(shared).sum()) / np.square(limit).sum()),
     )
     step = sampler.step_size * sampler.localization / sampler.stability
@@ -435,12 +443,13 @@ def _mean_pearson(a: xr.DataArray, b: xr.DataArray) -> float:
 
 _HIGH = "high localisation gives the highest correlation"
 _LOW = "high n_beta and low localisation give the highest correlation"
-_BEST = "the best setting is n_beta = 1000, localisation 5e3, up to what noise leaves"
+_BEST = "the best setting of the grid is n_beta = 1000, localisation 5e3"
 
 
 @claim(
     "sweep-of-the-sampler",
-    "The correlation of Bayesian influence with leave-one-out changes smoothly with the hyper-parameters, and is highest at "
+    "The correlation of Bayesian influence with leave-one-out changes smoothly with the hyper-parameters, and is "
+    "highest at "
     "high values of one and low values of another.",
     source="paper C.2, Fig. 6 (which letters were high and low is lost in print)",
     compares=(
@@ -449,8 +458,12 @@ _BEST = "the best setting is n_beta = 1000, localisation 5e3, up to what noise l
         retraining("leave-one-out"),
     ),
     metric="mean Pearson over pairs",
-    corrected="highest at strong localisation, where it is that of the gradient kernel, whatever n_beta; the step hardly counts",
-    readings=(Reading(_HIGH, right=True), Reading(_LOW), Reading(_BEST, right=True)),
+    corrected="highest at strong localisation, where it is that of the gradient kernel unless n_beta / localisation "
+    "is a tenth "
+    "or more; then chains without burn-in add their way from the checkpoint to the posterior, and n_beta = 1e4, "
+    "localisation "
+    "1e5 is better than the printed setting",
+    readings=(Reading(_HIGH, right=True), Reading(_LOW), Reading(_BEST)),
     cost=Cost.FULL,
 )
 def sweep_of_the_sampler(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -480,7 +493,8 @@ def sweep_of_the_sampler(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "highest correlation at the strongest localisation less that at the weakest",
         means[max(means)] - means[min(means)],
         low=0.1,
-        why="strong localisation is the better: a tenth, as far as noise of 200 draws changes a mean of 56 correlations",
+        why="strong localisation is the better: a tenth, as far as noise of 200 draws changes a mean of 56 "
+        "correlations",
         reading=_HIGH,
     )
     opposite = float(found[[s.n_beta == 1e4 and s.localization == 1e-2 for s in grid]].max())
@@ -491,12 +505,13 @@ def sweep_of_the_sampler(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         why="a tenth, as far as noise of 200 draws changes a mean of 56 correlations",
         reading=_LOW,
     )
+    strong = float(found[[s.n_beta <= 1e3 and s.localization == 1e5 for s in grid]].max())
     yield Check(
-        "correlation at the two strongest localisations, highest, over that of the gradient kernel",
-        max(means[5e3], means[1e5]) / kernel,
+        "highest correlation at localisation 1e5, n_beta up to 1000, over that of the gradient kernel",
+        strong / kernel,
         low=0.9,
         high=1.1,
-        why="the limit of strong localisation is the gradient kernel, which no sampler surpasses by more than noise",
+        why="the gradient kernel is the limit of strong localisation; noise of 200 draws attenuates by a few per cent",
     )
     base = experiment.settings.sampler
     lines = {
@@ -515,25 +530,12 @@ def sweep_of_the_sampler(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             high=0.2,
             why="smooth on the scale of a doubling: a fifth of the largest correlation there can be",
         )
-    by_beta = {
-        value: float(found[[s.n_beta == value and s.localization >= 5e3 for s in grid]].max())
-        for value in _SWEEP["n_beta"]
-    }
-    printed = by_beta[1e3]
-    yield Check(
-        "highest correlation at n_beta = 1000 and localisation 5e3 or more, over that at any n_beta",
-        printed / max(by_beta.values()),
-        low=0.9,
-        why="the printed best is among the best, within the noise of a tenth",
-        reading=_BEST,
-    )
-    at_printed = float(found[[s.n_beta == 1e3 and s.localization == 5e3 for s in grid]].max())
+    printed = max(c for s, c in zip(grid, found, strict=True) if s.n_beta == 1e3 and s.localization == 5e3)
     yield Check(
         "highest correlation of the sweep less that at n_beta = 1000, localisation 5e3",
-        float(found.max()) - at_printed,
-        low=0.0,
-        high=0.15,
-        why="no setting beats it by more than the noise of 200 draws",
+        float(found.max()) - printed,
+        low=0.03,
+        why="another setting is better by more than 0.03, ten times what another seed changes",
         reading=_BEST,
     )
     yield Check("correlation of the gradient kernel with leave-one-out", kernel)

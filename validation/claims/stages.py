@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from theory import tree_distance
+from theory import leave_one_out_trajectory, tree_distance
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.expectations import (
@@ -17,6 +17,7 @@ from validation.expectations import (
     flow_derivative,
     gaussian_limit,
     lag,
+    late,
     lost_growth,
     root_mean_error,
     smooth,
@@ -173,7 +174,8 @@ def stages_bif(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             result = fit(shape, found, error.sel(epoch=at).values)
             sign = 1 if word == "help" else -1
             yield Check(
-                f"{word} to {name}, epochs {window[0]:.0f} to {window[-1]:.0f}: mean of the Gaussian limit, over its largest",
+                f"{word} to {name}, epochs {window[0]:.0f} to {window[-1]:.0f}: mean of the Gaussian limit, over its "
+                "largest",
                 sign * float(shape.sum() / np.abs(shape).sum()),
                 low=0.5,
                 why="of one sign through most of the stage that the closed form's kernel names",
@@ -211,7 +213,8 @@ def stages_bif(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             whole.chi_square / whole.freedom,
             low=1 - whole.spread,
             high=1.1 + whole.spread,
-            why=f"1 with three standard deviations, {whole.spread:.2f}; errors by batch means are 5 % too small at blocks of "
+            why=f"1 with three standard deviations, {whole.spread:.2f}; errors by batch means are 5 % too small at "
+            "blocks of "
             "31 draws, with 7 draws of autocorrelation",
             roomy="close to its mean by luck where it is",
         )
@@ -221,7 +224,8 @@ def stages_bif(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         f"smallest gap between the epochs of strongest harm, {', '.join(f'{p:.0f}' for p in peaks)}",
         float(np.diff(peaks).min()),
         low=spacing,
-        why="in the order plants, birds, cat, by at least one checkpoint; peaks of the limit, moved by the fitted shift",
+        why="in the order plants, birds, cat, by at least one checkpoint; peaks of the limit, moved by the fitted "
+        "shift",
         roomy=ORDER,
     )
     yield _group_plot("Bayesian influence of dog", bif["influence"], bif["standard_error"] * scale)
@@ -275,7 +279,8 @@ def instantaneous_influence_from_modes(experiment: ToyExperiment) -> Iterator[Ch
         (1 - result.pearson) / (1 - expected.pearson),
         low=0.5,
         high=2.0,
-        why=f"modes of random weights overlap, which costs {1 - expected.pearson:.1e}, as much as the lateness of descent",
+        why=f"modes of random weights overlap, which costs {1 - expected.pearson:.1e}, as much as the lateness of "
+        "descent",
     )
     yield Check(
         "slope of the network on modes less that of the exact solution",
@@ -291,7 +296,8 @@ def instantaneous_influence_from_modes(experiment: ToyExperiment) -> Iterator[Ch
         -predicted,
         first - 12,
         last + 12,
-        f"descent is {first:.2f} to {last:.2f} epochs late; overlaps of h^(-1/2) change ln g0 by their square, 0.02, times "
+        f"descent is {first:.2f} to {last:.2f} epochs late; overlaps of h^(-1/2) change ln g0 by their square, 0.02, "
+        "times "
         "tau / (2 s) = 600 epochs",
     )
     pair = {"source": "dog", "query": "cat"}
@@ -358,7 +364,8 @@ def class_decides_sign(experiment: ToyExperiment) -> Iterator[Check | Plot]:
                 low=0.7,
                 high=1.3,
                 why=f"the sign that the paper names, times the size of the {_CLOSED[name]}, {size:.3f} of the largest; "
-                "decoupled modes and terms beyond second order change it by up to a tenth, a lost factor of two by a half",
+                "decoupled modes and terms beyond second order change it by up to a tenth, a lost factor of two by a "
+                "half",
                 error=error / size,
                 roomy="a sign is claimed",
             )
@@ -448,6 +455,57 @@ def printed_same_early(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 
 @claim(
+    "specific-to-the-pair",
+    "Influence over time is specific to the pair: dog has one trajectory on cat, another on birds and another on "
+    "plants, and "
+    "the same on two queries that stand in the same relation to it.",
+    source="paper 3 ('When' matters)",
+    compares=(theory("closed-form leave-one-out"), retraining("leave-one-out")),
+    metric="Pearson between trajectories of two queries",
+)
+def specific_to_the_pair(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Correlate trajectories of dog on pairs of queries, at one distance in the tree and at two."""
+    solved = late(experiment, partial(_left_out, experiment))[1].sel(source="dog")
+    rows = experiment.retrained.sel(source="dog")
+    growth = lost_growth(experiment)
+    for first, second in (
+        ("cat", "sparrow"),
+        ("cat", "pine"),
+        ("sparrow", "pine"),
+        ("sparrow", "penguin"),
+        ("pine", "lily"),
+    ):
+        found, expected = (float(xr.corr(a.sel(query=first), a.sel(query=second), dim="epoch")) for a in (rows, solved))
+        alike = tree_distance()[0][[experiment.dataset.index(q) for q in (first, second)]]
+        low, high = expected - 2 * growth, expected + 2 * growth
+        same = alike[0] == alike[1]
+        yield Check(
+            f"{first} and {second}, at {'the same distance' if same else 'different distances'} from dog: Pearson",
+            found,
+            low=max(low, 0.97) if same else low,
+            high=high if same else min(high, 0.9),
+            why=f"{expected:.3f} in closed form; descent grows slower by s / (2 tau) in either; "
+            f"{'1' if same else 'below 0.9'} where trajectories {'do not depend' if same else 'depend'} on the query",
+            roomy=CAUCHY,
+        )
+    yield Plot(
+        "Leave dog out, over the largest difference",
+        "epoch",
+        "loss difference",
+        tuple(
+            Series(q, experiment.epochs, (rows.sel(query=q) / abs(rows.sel(query=q)).max()).values)
+            for q in ("cat", "sparrow", "penguin", "pine", "lily")
+        ),
+        zero=True,
+    )
+
+
+def _left_out(experiment: ToyExperiment, epochs: np.ndarray) -> xr.DataArray:
+    w1, w2 = experiment.initial_weights
+    return leave_one_out_trajectory(experiment.dataset, epochs, tau=experiment.tau, w1=w1, w2=w2, sources=["dog"])
+
+
+@claim(
     "other-sources",
     "Perturbing any other sample shows the same picture: each harms queries most in the order of their distance in the "
     "tree, the farthest first.",
@@ -526,7 +584,8 @@ def bif_is_not_loo(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             found[-1] - noise * expected[-1],
             low=-0.3,
             high=0.3,
-            why=f"sampling noise attenuates a correlation by that with the Gaussian limit, {noise:.2f}; noise of its own "
+            why=f"sampling noise attenuates a correlation by that with the Gaussian limit, {noise:.2f}; noise of its "
+            "own "
             "correlates with anything by the square root of its share over the number of checkpoints",
             error=float(np.sqrt((1 - noise**2) / len(at["epoch"]))),
             roomy="the correlation of cat is the best known of three",
