@@ -19,6 +19,7 @@ FAMILIES = {
     "mixtures": "Mixtures of phases",
     "phases": "Phase transitions",
     "learning_coefficient": "Learning coefficients",
+    "engines": "Workings: estimators, chains, engines",
     "sensitivity": "Beyond the paper's settings",
 }
 
