@@ -15,7 +15,7 @@ from theory import Dataset, gaussian_influence, quadratic_loss_covariance, stati
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
 from validation.expectations import gaussian_limit, posterior_lead, solved_kernel
-from validation.registry import WORST, Check, claim, numerics, theory
+from validation.registry import WORST, Check, Cost, claim, numerics, theory
 from validation.toy import ToyExperiment
 
 __all__: list[str] = []
@@ -357,6 +357,7 @@ def bif_exists_everywhere(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     "training.",
     source="paper B (practical considerations)",
     compares=(theory("(1 - rho^2) / (1 + rho^2)^(1/2) for Gaussian losses"), numerics("twelve seeds of Algorithm 1")),
+    cost=Cost.FULL,
     metric="ratio of the relative spreads over seeds; ratio of the ranges of sizes over training",
 )
 def normalised_is_steadier(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -425,6 +426,7 @@ def normalised_is_steadier(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     "gradients.",
     source="paper B (independent data sources)",
     compares=(theory("K / gamma / (1 - eps gamma / 4)"), numerics("Algorithm 1 with two unseen items as queries")),
+    cost=Cost.FULL,
     metric="slope over sources, queries and checkpoints",
 )
 def held_out_queries(experiment: ToyExperiment) -> Iterator[Check | Plot]:

@@ -14,7 +14,19 @@ from theory import Dataset, leave_group_out_trajectory, leave_one_out_trajectory
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.expectations import delays, flow_derivative, late, lateness_of, lost_growth, solved_kernel
-from validation.registry import CAUCHY, ORDER, ROUNDING, WORST, Check, Reading, claim, numerics, retraining, theory
+from validation.registry import (
+    CAUCHY,
+    ORDER,
+    ROUNDING,
+    WORST,
+    Check,
+    Cost,
+    Reading,
+    claim,
+    numerics,
+    retraining,
+    theory,
+)
 from validation.toy import ToyExperiment, harm_epochs
 
 __all__: list[str] = []
@@ -101,6 +113,7 @@ def closed_form_loo(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         theory("exact matrix solution where there is one, at weight 0"),
         retraining("every weight at 0.9, 8 x 8 pairs"),
     ),
+    cost=Cost.FULL,
     metric="Pearson and slope of every pair's trajectory",
 )
 def closed_form_reweighting(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -149,7 +162,7 @@ def masking_is_weight_zero(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     b = train(data, config, weights=kept, w1=start1, w2=start2).checkpoints.maps
     rest = Dataset(data.inputs[1:], data.targets[1:], data.names[1:])
     removed = train(rest, replace(config, lr=config.lr * len(rest) / len(data)), w1=start1, w2=start2).checkpoints.maps
-    half = 10
+    half = 5
     plain = _torch_loop(masked, start1, start2, config.lr, round(experiment.epochs[half]))
     for name, other, here in (
         ("masked", a, b),
@@ -212,6 +225,7 @@ def _torch_loop(data: Dataset, w1: np.ndarray, w2: np.ndarray, lr: float, epochs
         retraining("weights 0.99, 0.98 and 0.96"),
         theory("weighted flow at the same weights"),
     ),
+    cost=Cost.FULL,
     metric="logarithmic slope of the deviation against the change",
 )
 def small_weights_are_linear(experiment: ToyExperiment) -> Iterator[Check | Plot]:

@@ -22,7 +22,7 @@ from theory import (
 )
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
-from validation.registry import QUADRATURE, REFUTES, ROUNDING, Check, claim, numerics, theory
+from validation.registry import QUADRATURE, REFUTES, ROUNDING, Check, Cost, claim, numerics, theory
 from validation.toy import ToyExperiment
 
 __all__: list[str] = []
@@ -436,6 +436,7 @@ def _predicted_variance(weight: float, n: float) -> float:
         theory("weights of the phases by the expansion, moments of powers"),
         numerics("expected test loss by one sum over a grid that knows no phases"),
     ),
+    cost=Cost.FULL,
     metric="expected test loss across the transition",
 )
 def transitions_change_generalisation(experiment: ToyExperiment) -> Iterator[Check | Plot]:

@@ -14,7 +14,7 @@ from theory.symbolic import derivation
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
 from validation.expectations import gaussian_limit
-from validation.registry import REFUTES, Check, Reading, claim, numerics, theory
+from validation.registry import REFUTES, Check, Cost, Reading, claim, numerics, theory
 from validation.toy import ToyExperiment
 
 __all__: list[str] = []
@@ -361,6 +361,7 @@ _SAFE, _WHOLE = "a between 0.1 and 1", "a between 1e-4 and 1, the whole range of
         numerics("SGLD at the same step / a: what is left without V"),
         theory("Gaussian limit at the posterior's mode"),
     ),
+    cost=Cost.FULL,
     metric="slope on the Gaussian limit over that of SGLD with the same noise",
     corrected="insensitive down to a = 0.1, to 2 %; below, V of some 1e-3 takes part: the influence falls to 0.93 of "
     "SGLD's at "
@@ -528,6 +529,7 @@ def robust_to_the_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     "its step.",
     source="ours (reference for paper Algorithm 1)",
     compares=(theory("exact posterior of two weights by quadrature"), numerics("MALA and SGLD, 64 chains")),
+    cost=Cost.FULL,
     metric="Bayesian influence of three samples on each other, z-scores and slope",
 )
 def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
