@@ -1,7 +1,6 @@
 """Simulation: training, retraining, sampling and curvature, on torch."""
 
 from numerics.curvature.classical_influence import (
-    IndefiniteCurvature,
     gauss_newton_influence,
     gradient_kernel,
     hessian_influence,
@@ -13,10 +12,13 @@ from numerics.curvature.tracin import tracin
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
 from numerics.errors import (
     DamagedResultWarning,
+    IndefiniteCurvature,
     SamplerDiverged,
     SolveNotConverged,
     StepSizeWarning,
+    StoreMismatch,
     TrainingDiverged,
+    UnstableStep,
     WorkerLost,
 )
 from numerics.fleets.over_checkpoints import over_checkpoints
@@ -32,24 +34,32 @@ from numerics.learning_coefficients.limits import (
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, linear_as_module, per_sample_losses
 from numerics.models.module import TorchModel, half_squared_error
-from numerics.models.samples import Samples
+from numerics.models.queries import Query, correct_logit, log_odds, margin
+from numerics.models.samples import Parts, Samples
+from numerics.outlook import MeasureOutlook, ModelOutlook, check_model
 from numerics.sampling.bayesian_influence import bayesian_influence
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
 from numerics.sampling.groups import group_influence
 from numerics.sampling.sample import sample
 from numerics.sampling.samplers import MALA, SGLD, RMSPropSGLD, Sampler
-from numerics.training.descent import TrainingConfig
+from numerics.training.descent import TrainingConfig, batch_order
 from numerics.training.gradient_flow import gradient_flow
+from numerics.training.optimisers import SGD, Adam, AdamW, Optimiser
 from numerics.training.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
+from numerics.training.schedules import CosineDecay, LinearDecay, StepDecay
 from numerics.training.train import TrainingRun, train
 from numerics.training.unrolled_influence import unrolled_influence
 
 __all__ = [
     "MALA",
+    "SGD",
     "SGLD",
+    "Adam",
+    "AdamW",
     "ChainState",
     "Checkpoints",
+    "CosineDecay",
     "CurvatureOperator",
     "DamagedResultWarning",
     "DampedSolution",
@@ -57,24 +67,36 @@ __all__ = [
     "IndefiniteCurvature",
     "LearningCoefficientError",
     "LeaveOneOutCorrelation",
+    "LinearDecay",
     "LinearNetwork",
+    "MeasureOutlook",
+    "ModelOutlook",
     "ModuleCheckpoints",
+    "Optimiser",
+    "Parts",
+    "Query",
     "RMSPropSGLD",
     "Sampler",
     "SamplerDiverged",
     "Samples",
     "SolveNotConverged",
+    "StepDecay",
     "StepSizeWarning",
+    "StoreMismatch",
     "SweepGrid",
     "SweepMeasure",
     "TorchModel",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
+    "UnstableStep",
     "WorkerLost",
+    "batch_order",
     "bayesian_influence",
     "branching_epochs",
+    "check_model",
     "classical_mds",
+    "correct_logit",
     "covariance_diagnostics",
     "damped_solve",
     "diagnose",
@@ -97,6 +119,8 @@ __all__ = [
     "leave_group_out",
     "leave_one_out",
     "linear_as_module",
+    "log_odds",
+    "margin",
     "over_checkpoints",
     "per_sample_losses",
     "representation_embedding",

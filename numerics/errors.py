@@ -5,11 +5,15 @@ from __future__ import annotations
 __all__ = [
     "DamagedResultWarning",
     "IndefiniteCurvature",
+    "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
+    "StoreMismatch",
     "TrainingDiverged",
+    "UnstableStep",
     "WorkerLost",
+    "WrongDerivative",
 ]
 
 
@@ -57,3 +61,19 @@ class DamagedResultWarning(UserWarning):
 
 class WorkerLost(RuntimeError):
     """A worker process died, killed or out of memory; what was finished before has been handed over."""
+
+
+class UnstableStep(ValueError):
+    """A sampler's step is outside the range in which it is stable; the message names the range."""
+
+
+class StoreMismatch(ValueError):
+    """A store or a saved state is of another call: other settings, data, model or code."""
+
+
+class NotDifferentiable(ValueError):
+    """Torch cannot differentiate a module; the message names the operation and what to do."""
+
+
+class WrongDerivative(ArithmeticError):
+    """A second derivative by torch contradicts its symmetry or finite differences; the message names the parameters."""

@@ -11,15 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from numerics import TrainingConfig
 from theory import Dataset
-from validation.cross_check import cross_check, settings_for
+from validation.cross_check import cross_check
 from validation.data_files import load_dataset
-from validation.experiment import Settings
+from validation.experiments.base import Settings
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.toy import ToyExperiment
 from validation.page import write_html
 from validation.pairs import MATRIX, PAIRS
 from validation.registry import Claim, Cost, Verdict, all_claims, select_claims
 from validation.report import MARKS, STYLES, print_ledger, summary, write_json
 from validation.runner import Ledger, run_ledger
-from validation.toy import ToyExperiment
 
 _INTERRUPTED = 130
 

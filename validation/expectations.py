@@ -27,7 +27,7 @@ from theory import (
 )
 from theory.trajectories import trajectory
 from validation.agreement import agreement
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
 
 __all__ = [
     "Fit",

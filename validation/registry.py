@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from validation.charts import Plot
-from validation.toy import ToyExperiment
+from validation.experiments.toy import ToyExperiment
 
 __all__ = [
     "CAUCHY",

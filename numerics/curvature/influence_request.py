@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.errors import IndefiniteCurvature
+from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Samples
 from theory import checks
 from theory.hierarchy import Dataset
@@ -99,7 +100,7 @@ class InfluenceRequest(Generic[Data]):
     sources
         Positions of the sources in it, shape (n,).
     queries
-        Samples whose loss is asked for; None for those of the data set, whose gradients then serve twice.
+        What is asked; None for the losses of the data set.
     sample_weights
         beta, shape (N,).
     damping
@@ -111,7 +112,7 @@ class InfluenceRequest(Generic[Data]):
     curvature: str
     dataset: Data
     sources: np.ndarray
-    queries: Data | None
+    queries: Any
     sample_weights: np.ndarray
     damping: Damping
     progress: Callable[[int], object] | None
@@ -121,7 +122,7 @@ class InfluenceRequest(Generic[Data]):
         curvature: str,
         dataset: Dataset | Samples,
         sources: Sequence[str] | None,
-        queries: Dataset | Samples | None,
+        queries: Asked,
         weights: ArrayLike | None,
         damping: Damping,
         progress: Callable[[int], object] | None,
@@ -134,15 +135,18 @@ class InfluenceRequest(Generic[Data]):
         return InfluenceRequest(curvature, dataset, positions, queries, beta, damping, progress)
 
     def read(self, convert: Callable[[Dataset | Samples], Read]) -> InfluenceRequest[Read]:
-        """Return the request with data set and queries as an engine reads them."""
+        """Return the request with data set and queries, which must be samples, as an engine reads them."""
+        asked = convert(self.queries) if isinstance(self.queries, (Dataset, Samples)) else self.queries
+        return self._reading(convert(self.dataset), asked)
+
+    def of_module(self) -> InfluenceRequest[Samples]:
+        """Return the request about samples and any queries, as the engines for modules read it."""
+        samples = Samples.of(self.dataset)
+        return self._reading(samples, Queries.of(self.queries, samples))
+
+    def _reading(self, dataset: Read, queries: Any) -> InfluenceRequest[Read]:
         return InfluenceRequest(
-            self.curvature,
-            convert(self.dataset),
-            self.sources,
-            None if self.queries is None else convert(self.queries),
-            self.sample_weights,
-            self.damping,
-            self.progress,
+            self.curvature, dataset, self.sources, queries, self.sample_weights, self.damping, self.progress
         )
 
     @property
@@ -151,7 +155,7 @@ class InfluenceRequest(Generic[Data]):
         return "H" if self.curvature == "hessian" else "the Gauss-Newton matrix"
 
     @property
-    def asked(self) -> Data:
+    def asked(self) -> Any:
         """The queries, which are the data set if no others were given."""
         return self.dataset if self.queries is None else self.queries
 
@@ -163,6 +167,7 @@ class InfluenceRequest(Generic[Data]):
     def answer(
         self,
         epochs: Float[np.ndarray, " t"],
+        method: str,
         engine: str,
         *,
         influence: Float[np.ndarray, "m t n q"],
@@ -178,11 +183,18 @@ class InfluenceRequest(Generic[Data]):
         coords = {"damping": self.damping.constants, "epoch": epochs, **names}
         attrs: dict[str, object] = {
             "estimator": "damped Hessian" if self.curvature == "hessian" else "damped Gauss-Newton",
+            "method": method,
             "engine": engine,
             "damping": "relative to the largest absolute eigenvalue" if self.damping.relative else "absolute",
             "weights": self.sample_weights if np.any(self.sample_weights != 1) else "all 1",
         }
-        help_sign: dict[str, object] = {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+        measured = self.asked.measured if isinstance(self.asked, Queries) else "loss"
+        attrs["query_measure"] = measured
+        help_sign: dict[str, object] = (
+            {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+            if measured == "loss"
+            else {"long_name": f"influence on the {measured}", "units": "query per sample weight"}
+        )
         variables = {
             "influence": labelled_array(influence, coords, "influence", attrs | help_sign),
             "residual": (("damping", "epoch", solved_for), residual),

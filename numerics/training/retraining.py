@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.models.module import TorchModel
+from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
 from numerics.training.train import descend, descent_of, recorded_settings, refuse_not_finite, sample_weights
@@ -34,7 +35,7 @@ def leave_one_out(
     *,
     epsilon: float = -1.0,
     sources: Sequence[str] | None = None,
-    queries: Dataset | Samples | None = None,
+    queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
     seeds: Sequence[int] | None = None,
@@ -96,7 +97,7 @@ def leave_group_out(
     config: TrainingConfig | None = None,
     *,
     epsilon: float = -1.0,
-    queries: Dataset | Samples | None = None,
+    queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
     seeds: Sequence[int] | None = None,
@@ -142,7 +143,7 @@ def retrain(
     weights: Mapping[str, ArrayLike],
     config: TrainingConfig | None = None,
     *,
-    queries: Dataset | Samples | None = None,
+    queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
     seeds: Sequence[int] | None = None,
@@ -182,8 +183,17 @@ def retrain(
     rows = [sample_weights(f"weights[{name!r}]", beta, len(dataset), config) for name, beta in weights.items()]
     names = list(weights)
     losses = descend(descent, rows, names, config, config.checkpoint_epochs, progress=progress)
-    attrs = {"long_name": "loss", **recorded_settings(config, model)}
-    return _labelled("loss", losses, config.checkpoint_epochs, {"run": names}, descent, seeds, attrs)
+    measured = descent.queries.measured
+    attrs = {"long_name": measured, **recorded_settings(config, model)}
+    return _labelled(
+        "loss" if measured == "loss" else "value",
+        losses,
+        config.checkpoint_epochs,
+        {"run": names},
+        descent,
+        seeds,
+        attrs,
+    )
 
 
 def timed_ablation(
@@ -194,7 +204,7 @@ def timed_ablation(
     every: int = 200,
     epsilon: float = -1.0,
     sources: Sequence[str] | None = None,
-    queries: Dataset | Samples | None = None,
+    queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
     seeds: Sequence[int] | None = None,
@@ -239,18 +249,40 @@ def timed_ablation(
     descend(descent, [unchanged], ["baseline"], config, starts, keep=lambda state: kept.append(copied(state)))
 
     rows = [unchanged, *_changed_weights(descent.samples, [[name] for name in names], epsilon)]
-    state = repeated(joined(kept), len(rows))
-    step = descent.step(state, np.tile(np.stack(rows), (len(state[0]) // len(rows), 1)))
-    with descent.threads():
-        summed = descent.losses(state).double()
-        for _ in range(window - 1):
-            step()
-            summed += descent.losses(state)
+    summed = _summed(descent, kept, starts, rows, window)
     losses = summed.cpu().numpy().reshape(len(starts), -1, len(rows), len(descent.queries))
     refuse_not_finite(losses, ["baseline", *names], descent, config, starts + window)
     values = (losses[:, :, 1:] - losses[:, :, :1]) / epsilon
     attrs = {"estimator": "timed ablation", "window": window, "epsilon": epsilon, **recorded_settings(config, model)}
     return _labelled("integrated influence", values, starts, {"source": names}, descent, seeds, attrs)
+
+
+def _summed(
+    descent: Descent,
+    kept: Sequence[State],
+    starts: Int[np.ndarray, " t"],
+    rows: Sequence[Float[np.ndarray, " n"]],
+    window: int,
+) -> Float[torch.Tensor, "runs m"]:
+    """Return the losses summed over the window from every start: all in one batch if every epoch has the same step."""
+    if not descent.plain and len(kept) > 1:
+        return torch.cat([_summed(descent, [state], starts[k : k + 1], rows, window) for k, state in enumerate(kept)])
+    state = repeated(joined(kept), len(rows))
+    move = descent.mover(state, np.tile(np.stack(rows), (len(state[0]) // len(rows), 1)))
+    with descent.threads():
+        summed = descent.losses(state).double()
+        for epoch in range(int(starts[0]), int(starts[0]) + window - 1):
+            for step in descent.steps(epoch):
+                move(step)
+            summed += descent.losses(state)
+    return summed
+
+
+def described(queries: Queries) -> dict[str, object]:
+    """Return the name and units of an influence: only on losses is negative known to help."""
+    if queries.measured == "loss":
+        return {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+    return {"long_name": f"influence on {queries.measured}", "units": f"{queries.measured} per sample weight"}
 
 
 def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, label: str = "sources") -> tuple[str, ...]:
@@ -268,7 +300,7 @@ def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, labe
 def _begin(
     dataset: Dataset | Samples,
     config: TrainingConfig | None,
-    queries: Dataset | Samples | None,
+    queries: Asked,
     model: TorchModel | None,
     initial: ArrayLike | torch.Tensor | None,
     seeds: Sequence[int] | None,
@@ -292,7 +324,12 @@ def _reweighted(
     rows = [np.ones(len(descent.samples)), *_changed_weights(descent.samples, list(groups.values()), epsilon)]
     losses = descend(descent, rows, ["baseline", *groups], config, config.checkpoint_epochs, progress=progress)
     values = (losses[:, :, 1:] - losses[:, :, :1]) / epsilon
-    attrs = {"estimator": "retraining", "epsilon": epsilon, **recorded_settings(config, model)}
+    attrs = {
+        "estimator": "retraining",
+        **described(descent.queries),
+        "epsilon": epsilon,
+        **recorded_settings(config, model),
+    }
     return _labelled("influence", values, config.checkpoint_epochs, {"source": list(groups)}, descent, seeds, attrs)
 
 

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from theory import checks
 from theory.dynamics.modal_flow import ModalFlow
-from theory.hierarchy import Dataset
+from theory.hierarchy import Dataset, checked_dataset
 from theory.influence.leave_one_out import flow_losses
 from theory.trajectories import trajectory
 
@@ -83,14 +83,12 @@ def brief_ablation_trajectory(
     >>> bool(early < 0 < late)
     True
     """
-    times = checks.times("starts", starts)
-    if times.ndim != 1 or np.any(np.diff(times) <= 0):
-        raise ValueError("starts must be an increasing list of times.")
+    checked_dataset(dataset)
+    times = checks.increasing("starts", starts)
     tau, window = checks.positive("tau", tau), checks.integer("window", window, at_least=1)
     method = checks.choice("method", method, METHODS)
     checks.whitened(dataset.inputs, needed_by="brief_ablation_trajectory")
-    names = dataset.names if sources is None else tuple(sources)
-    rows = [dataset.index(name) for name in names]
+    names, rows = dataset.chosen(sources)
     values = np.empty((len(times), len(names), len(dataset)))
     for piece, *layers in ModalFlow(w1, w2, dataset.syx, tau).factors_at(times):
         if method == "kernel":

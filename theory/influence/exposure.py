@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from theory import checks
 from theory.dynamics.saxe import Modes
-from theory.hierarchy import Dataset
+from theory.hierarchy import Dataset, checked_dataset
 from theory.influence.mode_response import logistic_denominator
 from theory.influence.trajectory import ModeCoordinates, in_modes, resolve_modes
 from theory.trajectories import labelled_array
@@ -86,13 +86,14 @@ def exposure_kernel(
     >>> bool(early < 0), bool(abs(late) < 1e-3 * abs(early))
     (True, True)
     """
-    t, u = (_increasing(name, value) for name, value in (("epochs", epochs), ("exposures", exposures)))
+    checked_dataset(dataset)
+    t, u = checks.increasing("epochs", epochs), checks.increasing("exposures", exposures)
     tau = checks.positive("tau", tau)
     checks.whitened(dataset.inputs, needed_by="exposure_kernel")
     asked = dataset.asked(queries)
     modes = resolve_modes(dataset, g0, "sample-weight")
-    names = dataset.names if sources is None else tuple(sources)
-    source = in_modes(modes, dataset, [dataset.index(name) for name in names])
+    names, rows = dataset.chosen(sources)
+    source = in_modes(modes, dataset, rows)
     query = in_modes(modes, asked, list(range(len(asked))))
 
     values = np.zeros((len(u), len(t), len(names), len(asked)))
@@ -137,10 +138,3 @@ def _propagate(
     influence -= left * (source.target_perp @ query.target_perp.T)
     influence += right * (source.input_perp @ query.input_perp.T)
     return influence / tau
-
-
-def _increasing(name: str, value: ArrayLike) -> Float[np.ndarray, " t"]:
-    times = checks.times(name, value)
-    if times.ndim != 1 or np.any(np.diff(times) <= 0):
-        raise ValueError(f"{name} must be an increasing list of times.")
-    return times

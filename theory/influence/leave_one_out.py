@@ -20,7 +20,7 @@ from scipy.linalg import null_space
 
 from theory import checks
 from theory.dynamics.modal_flow import ModalFlow
-from theory.hierarchy import Dataset
+from theory.hierarchy import Dataset, checked_dataset
 from theory.trajectories import trajectory
 
 __all__ = ["flow_losses", "leave_group_out_trajectory", "leave_one_out_trajectory"]
@@ -81,8 +81,8 @@ def leave_one_out_trajectory(
     >>> bool(loo.sel(source="dog", query="sparrow")[0] < 0 < loo.sel(source="dog", query="sparrow")[1])
     True
     """
-    names = dataset.names if sources is None else tuple(sources)
-    groups = {name: [dataset.index(name)] for name in names}
+    names, rows = checked_dataset(dataset).chosen(sources)
+    groups = {name: [row] for name, row in zip(names, rows, strict=True)}
     return _differences(dataset, epochs, groups, tau=tau, w1=w1, w2=w2, epsilon=epsilon, queries=queries)
 
 
@@ -127,12 +127,17 @@ def leave_group_out_trajectory(
     >>> bool(out.sel(source="mammals", query="sparrow")[0] < 0)
     True
     """
-    rows = {str(name): [dataset.index(member) for member in members] for name, members in groups.items()}
-    if not rows:
+    checked_dataset(dataset)
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups must map names to lists of samples, but {type(groups).__name__} was given.")
+    if not groups:
         raise ValueError("groups names no group; give at least one.")
-    for name, members in rows.items():
+    rows = {}
+    for name, listed in groups.items():
+        members = checks.names(f"group {name!r}", listed)
+        rows[str(name)] = [dataset.index(member) for member in members]
         if not members or len(set(members)) < len(members):
-            raise ValueError(f"group {name!r} must name at least one sample and none twice, but it is {groups[name]}.")
+            raise ValueError(f"group {name!r} must name at least one sample and none twice, but it is {list(members)}.")
     return _differences(dataset, epochs, rows, tau=tau, w1=w1, w2=w2, epsilon=epsilon, queries=queries)
 
 
@@ -147,9 +152,7 @@ def _differences(
     epsilon: float,
     queries: Dataset | None,
 ) -> xr.DataArray:
-    times = checks.times("epochs", epochs)
-    if times.ndim != 1 or np.any(np.diff(times) <= 0):
-        raise ValueError("epochs must be an increasing list of times.")
+    times = checks.increasing("epochs", epochs)
     tau = checks.positive("tau", tau)
     epsilon = float(checks.array("epsilon", epsilon, ndim=0))
     if epsilon < -1 or epsilon == 0:

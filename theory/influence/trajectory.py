@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from theory import checks
 from theory.dynamics.saxe import Modes
 from theory.dynamics.singular_modes import singular_modes
-from theory.hierarchy import Dataset
+from theory.hierarchy import Dataset, checked_dataset
 from theory.influence.mode_response import FORMULAS, ResponseKernels, response_kernels
 from theory.trajectories import trajectory
 
@@ -120,15 +120,13 @@ def influence_trajectory(
     array([ 0.   ,  0.248, -0.   ])
     """
     formula = checks.choice("formula", formula, FORMULAS)
-    times = checks.times("epochs", epochs)
-    if times.ndim != 1 or np.any(np.diff(times) <= 0):
-        raise ValueError("epochs must be an increasing list of times.")
+    checked_dataset(dataset)
+    times = checks.increasing("epochs", epochs)
     tau = checks.positive("tau", tau)
     checks.whitened(dataset.inputs, needed_by=f"formula {formula!r}")
     queries = dataset.asked(queries)
-    names = dataset.names if sources is None else tuple(sources)
+    names, rows = dataset.chosen(sources)
     modes = resolve_modes(dataset, g0, formula)
-    rows = [dataset.index(name) for name in names]
     asked = in_modes(modes, queries, list(range(len(queries))))
 
     # Modes with equal singular value and strength share their kernels: a tree has few different ones.

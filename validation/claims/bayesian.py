@@ -15,8 +15,8 @@ from theory import Dataset, gaussian_influence, quadratic_loss_covariance, stati
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
 from validation.expectations import gaussian_limit, posterior_lead, solved_kernel
+from validation.experiments.toy import ToyExperiment
 from validation.registry import WORST, Check, Cost, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -14,6 +14,7 @@ from theory import brief_ablation_trajectory, exposure_kernel
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.expectations import delays, lag, lost_growth, posterior_lead, root_mean_error, smooth, solved_kernel
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import (
     CAUCHY,
     ORDER,
@@ -27,7 +28,6 @@ from validation.registry import (
     retraining,
     theory,
 )
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 

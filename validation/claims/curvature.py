@@ -12,8 +12,8 @@ from numerics.curvature.linear import gauss_newton, hessian
 from theory import Dataset
 from validation.charts import Plot, Series, curves
 from validation.expectations import delays, fit, lag, smooth, solved_kernel
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import ORDER, ROUNDING, WORST, Check, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 

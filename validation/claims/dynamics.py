@@ -17,8 +17,8 @@ from theory import (
 )
 from validation.charts import Plot, Series, curves
 from validation.expectations import delays
+from validation.experiments.toy import ToyExperiment
 from validation.registry import REFUTES, ROUNDING, WORST, Check, Reading, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -33,8 +33,8 @@ from numerics.models.linear import linear_as_module
 from theory import deep_mode_strength, linear_network_factors
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import ROUNDING, Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

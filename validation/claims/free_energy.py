@@ -3,56 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import numpy as np
-import torch
 
-from numerics import MALA, Checkpoints, bayesian_influence, sample
-from theory import Dataset, TemperedPosterior, tempered_posterior
+from theory import TemperedPosterior
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
+from validation.experiments.two_weights import (
+    DATA,
+    N_BETA,
+    QUADRATURE,
+    exact_posterior,
+    sampled_influence,
+    sampled_losses,
+)
 from validation.registry import Check, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 
-# A network of two weights, y = w2 w1 x, on three samples that it cannot fit; with a pull towards its start.
-_DATA = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]), ("a", "b", "c"))
-_START = np.array([0.9, 0.7])
-_N_BETA, _PULL = 30.0, 4.0
 _STEP = 1e-2
-_QUADRATURE = 1e-7
-
-
-def _losses(points: np.ndarray) -> np.ndarray:
-    outputs = np.outer(points[:, 0] * points[:, 1], _DATA.inputs[:, 0])
-    return np.asarray(0.5 * (_DATA.targets[:, 0] - outputs) ** 2)
-
-
-@cache
-def _posterior(*weights: float) -> TemperedPosterior:
-    """Return the exact posterior with the given sample weights, all 1 if none is given."""
-    return tempered_posterior(
-        _losses,
-        [[[-4.0, 6.0], [-4.0, 6.0]]],
-        _N_BETA,
-        log_prior=lambda points: -_PULL / 2 * np.sum((points - _START) ** 2, axis=1),
-        sample_weights=list(weights) or None,
-        points=[_START],
-        rtol=_QUADRATURE,
-    )
-
-
-def _checkpoint() -> Checkpoints:
-    first, second = (torch.tensor(w).reshape(1, 1, 1) for w in _START)
-    return Checkpoints(np.zeros(1), first, second)
 
 
 def _shifted(i: int, change: float) -> TemperedPosterior:
     weights = np.ones(3)
     weights[i] += change
-    return _posterior(*weights)
+    return exact_posterior(*weights)
 
 
 @claim(
@@ -71,10 +47,10 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "computer algebra: remainder vanishes", float(derivation("free-energy").vanishes), low=1.0, why="identity"
     )
-    exact = _posterior()
+    exact = exact_posterior()
     up, down = ([_shifted(i, sign * _STEP) for i in range(3)] for sign in (1, -1))
     slopes = (
-        np.array([(a.free_energy - b.free_energy) for a, b in zip(up, down, strict=True)]) / (2 * _STEP) * 3 / _N_BETA
+        np.array([(a.free_energy - b.free_energy) for a, b in zip(up, down, strict=True)]) / (2 * _STEP) * 3 / N_BETA
     )
     # a step off by h^2 / 6 times the third derivative of F, which is the second one of a mean
     bend = np.array([a.mean[i] - 2 * exact.mean[i] + b.mean[i] for i, (a, b) in enumerate(zip(up, down, strict=True))])
@@ -83,23 +59,14 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "largest relative difference of the central difference",
         float(np.abs(slopes / exact.mean - 1).max()),
         roomy="the quadrature is better than it promises",
-        high=1.5 * second + _QUADRATURE / _STEP / float(exact.mean.min()),
+        high=1.5 * second + QUADRATURE / _STEP / float(exact.mean.min()),
         why="a sixth of the squared step times the third derivative of F, the second one of a mean; half again for "
         "higher "
         "orders; quadrature error over the step",
     )
-    draws = sample(
-        _DATA,
-        _checkpoint(),
-        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
-        chains=64,
-        draws=1000,
-        burn_in=200,
-        seed=experiment.settings.seed,
-        dtype=torch.float64,
-    ).values[0]
+    draws = sampled_losses(experiment.settings.seed).values
     per_chain = draws.mean(axis=1)
-    for i, name in enumerate(_DATA.names):
+    for i, name in enumerate(DATA.names):
         yield Check(
             f"sampled mean loss of {name} / exact",
             float(per_chain[:, i].mean() / exact.mean[i]),
@@ -113,8 +80,8 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "sample",
         "loss",
         (
-            Series("sampled", np.array(_DATA.names), per_chain.mean(axis=0), style="bars"),
-            Series("derivative of the free energy", np.array(_DATA.names), slopes, style="points"),
+            Series("sampled", np.array(DATA.names), per_chain.mean(axis=0), style="bars"),
+            Series("derivative of the free energy", np.array(DATA.names), slopes, style="points"),
         ),
     )
 
@@ -134,7 +101,7 @@ def free_energy_gradient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Differentiate expected losses and the free energy of a network of two weights."""
-    exact = _posterior()
+    exact = exact_posterior()
     size = float(np.abs(exact.influence).max())
     up, down = ([_shifted(i, sign * _STEP) for i in range(3)] for sign in (1, -1))
     moved = np.array([(a.mean - b.mean) / (2 * _STEP) for a, b in zip(up, down, strict=True)])
@@ -143,31 +110,22 @@ def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]
     yield Check(
         "derivative of E[l_j] against -(n_beta / N) Cov",
         float(np.abs(moved - exact.influence).max() / size),
-        high=float(np.abs(coarse - moved[0]).max() / size + _QUADRATURE / _STEP / size),
+        high=float(np.abs(coarse - moved[0]).max() / size + QUADRATURE / _STEP / size),
         why="a third of what the difference changes when its step doubles, half again for higher orders; quadrature "
         "error "
         "over the step",
     )
     second = np.array([(a.free_energy - 2 * exact.free_energy + b.free_energy) for a, b in zip(up, down, strict=True)])
-    second *= (3 / _N_BETA) / _STEP**2
-    rough = (wide[0].free_energy - 2 * exact.free_energy + wide[1].free_energy) * (3 / _N_BETA) / (2 * _STEP) ** 2
+    second *= (3 / N_BETA) / _STEP**2
+    rough = (wide[0].free_energy - 2 * exact.free_energy + wide[1].free_energy) * (3 / N_BETA) / (2 * _STEP) ** 2
     yield Check(
         "second derivative of F, times N / n_beta, against the influence of a sample on itself",
         float(np.abs(second - np.diag(exact.influence)).max() / size),
         high=float(abs(rough - second[0]) / size + 1e-10 / _STEP**2 / size),
         why="the same; free energies are good to 1e-10 here, over the squared step",
     )
-    bif = bayesian_influence(
-        _DATA,
-        _checkpoint(),
-        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
-        chains=64,
-        draws=1000,
-        burn_in=200,
-        seed=experiment.settings.seed,
-        dtype=torch.float64,
-    )
-    found, error = bif["influence"].values[0], bif["standard_error"].values[0] * _N_BETA / 3
+    bif = sampled_influence(seed=experiment.settings.seed)
+    found, error = bif["influence"].values, bif["standard_error"].values * N_BETA / 3
     yield Check(
         "sampled: slope on the exact influence",
         float((found * exact.influence).sum() / np.square(exact.influence).sum()),
@@ -202,12 +160,12 @@ def bif_is_a_susceptibility(experiment: ToyExperiment) -> Iterator[Check | Plot]
 )
 def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Introduce the third sample into the posterior of the first two."""
-    without = np.array([1.0, 1.0, 0.0])
-    exact = _posterior(*without)
+    without = (1.0, 1.0, 0.0)
+    exact = exact_posterior(*without)
     influence = exact.influence[2]
 
     def mean(weight: float) -> np.ndarray:
-        return _posterior(1.0, 1.0, weight).mean
+        return exact_posterior(1.0, 1.0, weight).mean
 
     step = _STEP / 2
 
@@ -219,24 +177,14 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     yield Check(
         "one-sided difference against -(n_beta / N) Cov at weight 0",
         float(np.abs(moved - influence).max() / size),
-        high=float(np.abs(coarse - moved).max() / size / 2 + 4 * _QUADRATURE / step / size),
+        high=float(np.abs(coarse - moved).max() / size / 2 + 4 * QUADRATURE / step / size),
         why="a third of what the difference changes when its step doubles, half again for higher orders; quadrature "
         "error "
         "over the step",
         roomy="the quadrature is better than it promises",
     )
-    bif = bayesian_influence(
-        _DATA,
-        _checkpoint(),
-        MALA(step_size=0.05, n_beta=_N_BETA, localization=_PULL),
-        weights=without,
-        chains=64,
-        draws=1000,
-        burn_in=200,
-        seed=experiment.settings.seed,
-        dtype=torch.float64,
-    )
-    found, error = bif["influence"].values[0, 2], bif["standard_error"].values[0, 2] * _N_BETA / 3
+    bif = sampled_influence(seed=experiment.settings.seed, weights=without)
+    found, error = bif["influence"].values[2], bif["standard_error"].values[2] * N_BETA / 3
     yield Check(
         "sampled: slope on the exact influence",
         float((found * influence).sum() / np.square(influence).sum()),
@@ -245,7 +193,7 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         why="the posterior with the sample is another one, see the last check; 10 % for the error",
         error=float((error * np.abs(influence)).sum() / np.square(influence).sum()),
     )
-    seen = _posterior().influence[2]
+    seen = exact_posterior().influence[2]
     yield Check(
         "influence of the sample once seen, slope on that before",
         float((seen * influence).sum() / np.square(influence).sum()),
@@ -257,9 +205,9 @@ def unseen_samples(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "query",
         "influence",
         (
-            Series("sampled", np.array(_DATA.names), found, 2 * error, style="bars"),
-            Series("exact, weight 0", np.array(_DATA.names), influence, style="points"),
-            Series("exact, weight 1", np.array(_DATA.names), seen, style="points"),
+            Series("sampled", np.array(DATA.names), found, 2 * error, style="bars"),
+            Series("exact, weight 0", np.array(DATA.names), influence, style="points"),
+            Series("exact, weight 1", np.array(DATA.names), seen, style="points"),
         ),
         zero=True,
     )
@@ -285,7 +233,7 @@ def _regular(n_beta: np.ndarray, weights: np.ndarray | None = None) -> TemperedP
     compares=(theory("Gaussian limit"), theory("exact posterior of a non-quadratic loss by quadrature")),
     metric="variance times n times curvature; its rate of approach to 1",
 )
-def regular_posterior(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+def regularexact_posterior(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Follow the variance of one weight as the sample grows."""
     moments = tempered_posterior(
         lambda w: np.concatenate([np.log(np.cosh(w)) + 0.2 * np.tanh(w) ** 3, w], axis=1),

@@ -10,8 +10,8 @@ from numerics import branching_epochs, representation_embedding
 from theory import half_rise_time
 from validation.charts import Plot, Series
 from validation.expectations import delays, flow_derivative, gaussian_limit, lag, root_mean_error, smooth
+from validation.experiments.toy import BRANCHES, GROUPS, ToyExperiment, branch_contrast, group_means, harm_epochs
 from validation.registry import ORDER, REFUTES, Check, Reading, claim, numerics, retraining, theory
-from validation.toy import BRANCHES, GROUPS, ToyExperiment, branch_contrast, group_means, harm_epochs
 
 __all__: list[str] = []
 

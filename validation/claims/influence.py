@@ -14,6 +14,7 @@ from theory import Dataset, leave_group_out_trajectory, leave_one_out_trajectory
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.expectations import delays, flow_derivative, late, lateness_of, lost_growth, solved_kernel
+from validation.experiments.toy import ToyExperiment, harm_epochs
 from validation.registry import (
     CAUCHY,
     ORDER,
@@ -27,7 +28,6 @@ from validation.registry import (
     retraining,
     theory,
 )
-from validation.toy import ToyExperiment, harm_epochs
 
 __all__: list[str] = []
 

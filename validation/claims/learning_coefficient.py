@@ -20,8 +20,8 @@ from numerics import (
 from numerics.curvature.linear import hessian
 from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
 from validation.registry import QUADRATURE, Check, Cost, Reading, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import numpy as np
 
@@ -13,43 +12,21 @@ from theory import (
     phase_transition,
     quadratic_loss_moments,
     sampled_decomposition,
-    tempered_posterior,
 )
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
 from validation.expectations import fit
+from validation.experiments.toy import ToyExperiment
+from validation.experiments.two_wells import GAP, mixed_losses, two_phases
 from validation.registry import REFUTES, ROUNDING, Check, Reading, claim, numerics, theory
-from validation.toy import ToyExperiment
 
-__all__ = ["BOXES", "mixed_losses", "two_phases"]
-
-# One weight, six samples. Phase U (w < 0): a flat quartic well of loss 0.05 on average; phase V (w > 0): a quadratic
-# well of loss 0. Samples differ in what each phase costs them and in how curved their losses are. The gap keeps the
-# jump between the two formulas out of both boxes.
-_GAP = 1e-3
-BOXES = [[[-3.0, -_GAP]], [[_GAP, 3.0]]]
-_IN_U = np.array([0.17, 0.12, 0.05, 0.02, -0.01, -0.05])
-_FLAT = np.array([0.5, 1.5, 2.0, 0.2, 1.0, 0.8])
-_SHARP = np.array([4.0, 12.0, 3.0, 15.0, 6.0, 8.0])
-
-
-def mixed_losses(points: np.ndarray) -> np.ndarray:
-    """Return the losses of the six samples, shape (points, 6)."""
-    in_u = _IN_U + _FLAT * (points + 1) ** 4
-    in_v = _SHARP * (points - 1) ** 2
-    return np.asarray(np.where(points < 0, in_u, in_v))
-
-
-@cache
-def two_phases() -> TemperedPosterior:
-    """Return the exact posterior at many sample sizes across the transition."""
-    return tempered_posterior(mixed_losses, BOXES, np.geomspace(10, 400, 200), points=[[-1.0], [1.0]])
+__all__: list[str] = []
 
 
 def _draws(n_beta: float, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw losses and phases from the posterior by inverting its cumulative distribution on a fine grid."""
     grid = np.linspace(-3.0, 3.0, 600_002)
-    grid = grid[np.abs(grid) >= _GAP]
+    grid = grid[np.abs(grid) >= GAP]
     log_density = -n_beta * mixed_losses(grid[:, None]).mean(axis=1)
     mass = np.cumsum(np.exp(log_density - log_density.max()))
     points = np.interp(random.random(count) * mass[-1], mass, grid)
@@ -59,7 +36,7 @@ def _draws(n_beta: float, count: int, random: np.random.Generator) -> tuple[np.n
 def _whole_covariance(n_beta: float) -> np.ndarray:
     """Return the covariance of losses under the posterior by one sum over a grid, without its phases."""
     grid = np.linspace(-3.0, 3.0, 600_001)
-    grid = grid[np.abs(grid) >= _GAP]
+    grid = grid[np.abs(grid) >= GAP]
     losses = mixed_losses(grid[:, None])
     density = np.exp(-n_beta * (losses.mean(axis=1) - losses.mean(axis=1).min()))
     density /= density.sum()

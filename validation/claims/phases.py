@@ -22,36 +22,14 @@ from theory import (
 )
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
+from validation.experiments.toy import ToyExperiment
+from validation.experiments.two_wells import free_energy_constant, two_wells
 from validation.registry import QUADRATURE, REFUTES, ROUNDING, Check, Cost, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 
 _SIMPLE, _COMPLEX = 0.25, 0.5  # learning coefficients of a quartic and a quadratic well of one weight
 _EXCESS = 0.005  # loss of the simple phase above that of the complex one
-
-
-def _constant(power: int, scale: float) -> float:
-    """Return the order-one term of the free energy of scale |w - w*|^power under a density of 1 an unit of length."""
-    return -float(np.log(2 * special.gamma(1 + 1 / power)) - np.log(scale) / power)
-
-
-@cache
-def _wells(excess: float, sharpness: float = 1.0) -> TemperedPosterior:
-    """Return the posterior over a quartic well of the given excess loss (U, w < 0) and a quadratic one (V, w > 0)."""
-
-    def losses(points: np.ndarray) -> np.ndarray:
-        w = points[:, 0]
-        loss = np.where(w < 0, excess + (w + 1) ** 4, sharpness * (w - 1) ** 2)
-        return np.stack([loss, np.where(w < 0, 1.0, 0.0)], axis=1)
-
-    return tempered_posterior(
-        losses,
-        [[[-3.0, -1e-3]], [[1e-3, 3.0]]],
-        2 * np.geomspace(10, 1e5, 120),  # two "samples", of which the second has weight 0
-        sample_weights=[1.0, 0.0],
-        points=[[-1.0], [1.0]],
-    )
 
 
 def _sizes(exact: TemperedPosterior) -> np.ndarray:
@@ -197,7 +175,7 @@ def half_the_parameters(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def coarse_graining(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare the whole with its phases across a transition."""
-    exact = _wells(_EXCESS)
+    exact = two_wells(_EXCESS)
     n = _sizes(exact)
     local = -exact.phase_log_evidences
     chosen = np.array([0, 48, 72, 119])
@@ -277,11 +255,11 @@ def coarse_graining(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def type_a_transition(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Find the crossing in the exact posterior and in the expansion, for several excess losses."""
-    shift = _constant(2, 1.0) - _constant(4, 1.0)
+    shift = free_energy_constant(2, 1.0) - free_energy_constant(4, 1.0)
     found, predicted, printed = [], [], []
     excesses = (0.02, 0.01, 0.005, 0.002)
     for excess in excesses:
-        exact = _wells(excess)
+        exact = two_wells(excess)
         log_odds = _log_odds(exact)
         found.append(float(np.exp(np.interp(0.0, -log_odds, np.log(_sizes(exact))))))
         predicted.append(float(transition_sample_size(-excess, _COMPLEX - _SIMPLE, shift)))
@@ -318,9 +296,11 @@ def type_a_transition(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         high=1.0,
         why="it vanishes as n grows",
     )
-    exact = _wells(_EXCESS)
+    exact = two_wells(_EXCESS)
     n = _sizes(exact)
-    weights = phase_weights(n, [_EXCESS, 0.0], [_SIMPLE, _COMPLEX], constants=[_constant(4, 1.0), _constant(2, 1.0)])
+    weights = phase_weights(
+        n, [_EXCESS, 0.0], [_SIMPLE, _COMPLEX], constants=[free_energy_constant(4, 1.0), free_energy_constant(2, 1.0)]
+    )
     yield Check(
         "largest difference of phase weights, exact and expansion",
         float(np.abs(weights - exact.phase_weights).max()),
@@ -374,7 +354,9 @@ def type_b(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         )
 
     exact = exact_posterior()
-    crossing = type_b_transition(_COMPLEX - _SIMPLE, delta_constant=_constant(2, broad) - _constant(4, 30.0))
+    crossing = type_b_transition(
+        _COMPLEX - _SIMPLE, delta_constant=free_energy_constant(2, broad) - free_energy_constant(4, 30.0)
+    )
     log_odds = _log_odds(exact)
     place = crossing.log_n[-1] if crossing.log_n else np.nan
     found = float(np.interp(0.0, log_odds, np.log(exact.n_beta)))
@@ -441,9 +423,9 @@ def _predicted_variance(weight: float, n: float) -> float:
 )
 def transitions_change_generalisation(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Follow the expected loss of a test sample that the two phases predict differently."""
-    exact = _wells(_EXCESS)
+    exact = two_wells(_EXCESS)
     n = _sizes(exact)
-    constants = [_constant(4, 1.0), _constant(2, 1.0)]
+    constants = [free_energy_constant(4, 1.0), free_energy_constant(2, 1.0)]
     weight = phase_weights(n, [_EXCESS, 0.0], [_SIMPLE, _COMPLEX], constants=constants)[:, 0]
     square = special.gamma(0.75) / special.gamma(0.25) / np.sqrt(n)
     predicted = weight * (1 + square / 4) + (1 - weight) / (8 * n)
@@ -494,7 +476,7 @@ def susceptibility_at_transition(experiment: ToyExperiment) -> Iterator[Check | 
     excesses = (0.05, 0.02, 0.01, 0.005, 0.002)
     heights, predictions, places, within, lines = [], [], [], [], []
     for excess in excesses:
-        exact = _wells(excess)
+        exact = two_wells(excess)
         n = _sizes(exact)
         k = int(np.argmin(np.abs(_log_odds(exact))))
         weights, means = exact.phase_weights[k], exact.phase_means[k]

@@ -21,8 +21,8 @@ from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.claims.svd_response import COMBINATIONS, STEP, relative_difference
 from validation.expectations import five_points, flow_derivative
+from validation.experiments.toy import ToyExperiment
 from validation.registry import CAUCHY, REFUTES, ROUNDING, Check, Reading, claim, numerics, retraining, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

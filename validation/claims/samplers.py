@@ -14,8 +14,8 @@ from theory.symbolic import derivation
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
 from validation.expectations import gaussian_limit
+from validation.experiments.toy import ToyExperiment
 from validation.registry import REFUTES, Check, Cost, Reading, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__: list[str] = []
 

@@ -15,11 +15,11 @@ from numerics import RMSPropSGLD, StepSizeWarning, bayesian_influence
 from theory import Dataset, hierarchical_dataset, leave_one_out_trajectory, tree_distance
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
-from validation.cross_check import settings_for
 from validation.expectations import flow_derivative, gaussian_limit, late, lateness_of, lost_growth, smooth
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import CAUCHY, ORDER, Check, Cost, Reading, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 

@@ -23,8 +23,8 @@ from validation.expectations import (
     smooth,
     solved_kernel,
 )
+from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import CAUCHY, ORDER, Check, Reading, claim, numerics, retraining, theory
-from validation.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 
 __all__: list[str] = []
 

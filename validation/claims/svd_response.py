@@ -10,8 +10,8 @@ from theory import SVDResponse, paper_svd_response, svd_response
 from theory.symbolic import derivation
 from validation.charts import Plot, Series
 from validation.expectations import five_points
+from validation.experiments.toy import ToyExperiment
 from validation.registry import REFUTES, ROUNDING, Check, Reading, claim, numerics, theory
-from validation.toy import ToyExperiment
 
 __all__ = ["COMBINATIONS", "STEP", "relative_difference"]
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.stats import ortho_group
 
-from theory import hierarchical_dataset, linear_network_factors, linear_network_solution, modal_flow
+from theory import hierarchical_dataset, linear_network_factors, linear_network_solution
+from theory.dynamics import modal_flow
 from theory.dynamics.modal_flow import ModalFlow
 
 TAU = 1200.0
