@@ -16,7 +16,6 @@ from numerics import (
     TrainingConfig,
     bayesian_influence,
     diagnose,
-    estimate_learning_coefficient,
     gauss_newton_influence,
     gaussian_learning_coefficient,
     gradient_kernel,
@@ -30,7 +29,7 @@ from numerics import (
     unrolled_influence,
 )
 from numerics.models.linear import linear_as_module
-from theory import deep_mode_strength, linear_network_factors
+from theory import deep_mode_strength, gaussian_influence, linear_network_factors, quadratic_loss_covariance
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
 from validation.experiments.toy import ToyExperiment
@@ -493,21 +492,38 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         roomy="four thousand draws a chain",
         why="split in halves: eight means with variance 2 / 7; ranks are normal scores of nearly normal draws",
     )
-    data, run = experiment.dataset, experiment.variant(hidden=10).checkpoints.at([10_000.0])
-    sampler = SGLD(5e-5, 1e4, localization=2e3)
-    limit = float(
-        gaussian_learning_coefficient(data, run, n_beta=1e4, localization=2e3, step_size=5e-5).values.ravel()[0]
+    data, run = experiment.dataset, experiment.variant(hidden=6).checkpoints.at([10_000.0])
+    dense = _dense_hessian(experiment, run.w1[0], run.w2[0], np.ones(len(data)))
+    gradients = _gradients(experiment, run)
+    n_beta, pull = 1e3, 5e3
+    values, vectors = np.linalg.eigh(dense)
+    kappa = n_beta * values + pull
+    slope = vectors.T @ gradients.mean(axis=0)
+    shift, spread = -n_beta * slope / kappa, 1 / kappa
+    wanted = n_beta * float(slope @ shift + values @ (shift**2 + spread) / 2)
+    found = float(gaussian_learning_coefficient(data, run, n_beta=n_beta, localization=pull).values[0])
+    yield _exact(
+        "Gaussian learning coefficient", found, wanted, "n_beta E[L - L(w*)] of the quadratic, by torch's Hessian", 1e-8
     )
-    measured = estimate_learning_coefficient(data, run, sampler, chains=32, draws=1000, burn_in=200, seed=2).isel(
-        epoch=0
+    limit = gaussian_influence(gradients, dense, n_beta, pull)
+    precision = n_beta * dense + pull * np.eye(len(dense))
+    yield _exact(
+        "Gaussian influence",
+        limit.influence,
+        -n_beta / len(data) * gradients @ np.linalg.solve(precision, gradients.T),
+        "-(n_beta / N) g (n_beta H + gamma)^-1 g; rounding",
+        1e-8,
     )
-    yield Check(
-        "learning coefficient sampled / Gaussian limit",
-        float(measured["learning_coefficient"]) / limit,
-        low=0.95,
-        high=1.05,
-        why="terms beyond second order are (h + P + O) / gamma, and the limit has the step",
-        error=float(measured["standard_error"]) / limit,
+    few = random.normal(size=(3, 5))
+    curved = random.normal(size=(3, 5, 5))
+    curved, root = curved + np.swapaxes(curved, 1, 2), random.normal(size=(5, 5)) / 3
+    sigma = root @ root.T
+    pairs = np.einsum("iab,bc,jcd,da->ij", curved, sigma, curved, sigma) / 2 + few @ sigma @ few.T
+    yield _exact(
+        "covariance of quadratic losses",
+        quadratic_loss_covariance(few, curved, sigma),
+        pairs,
+        "Isserlis: g Sigma g + tr(H Sigma H Sigma) / 2; rounding",
     )
     yield Plot(
         "Effective draws of 24 chains",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from theory import TemperedPosterior
+from theory import TemperedPosterior, tempered_posterior
 from theory.symbolic import derivation
 from validation.charts import Plot, Series, curves
 from validation.experiments.toy import ToyExperiment

@@ -19,7 +19,7 @@ from validation.expectations import flow_derivative, gaussian_limit, late, laten
 from validation.experiments.base import Experiment
 from validation.experiments.scaled_settings import settings_for
 from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
-from validation.registry import CAUCHY, ORDER, Check, Cost, Reading, claim, numerics, retraining, theory
+from validation.registry import CAUCHY, ORDER, ROUNDING, Check, Cost, Reading, claim, numerics, retraining, theory
 
 __all__: list[str] = []
 
@@ -323,6 +323,15 @@ def any_depth_of_tree(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             high=lost_growth(other),
             why="descent grows slower by s / (2 tau) of its rate",
             roomy="slow modes, which lose less, carry most of the influence",
+        )
+        expected = 1200.0 * float(np.sqrt((2 ** (levels + 1) - 1) / 15))
+        yield Check(
+            f"{levels} levels: time constant over the toy's in units of the largest singular value",
+            other.tau / expected,
+            low=1 - 1e-12,
+            high=1 + 1e-12,
+            why="tau / s_1 of the paper's toy, by s_1^2 = 2^(H + 1) - 1; rounding",
+            roomy=ROUNDING,
         )
         distance = tree_distance(levels)
         peaks = np.array(
