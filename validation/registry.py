@@ -167,6 +167,20 @@ class Check:
         return 1.0 if self.measured == 0 else (reach / abs(self.measured) if worst <= 0 else math.inf)
 
     @property
+    def slack(self) -> float:
+        """By how much the number may change before the check turns, standard errors counted; NaN without a bound.
+
+        Examples
+        --------
+        >>> round(Check("slope", 1.05, 0.9, 1.1).slack, 12), Check("error", 0.2, high=0.5, error=0.05).slack
+        (0.05, 0.15)
+        """
+        if self.only_reported:
+            return math.nan
+        reach = STANDARD_ERRORS * self.error
+        return round(min(self.high - self.measured - reach, self.measured - reach - self.low), 15)
+
+    @property
     def verdict(self) -> Verdict:
         """Holds or fails if all within three standard errors does; NaN always fails."""
         if self.only_reported:
@@ -293,6 +307,20 @@ class ClaimResult:
         if Verdict.FAILS in bounded:
             return Verdict.FAILS
         return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in bounded else self.claim.expected
+
+    @property
+    def closest(self) -> Check | None:
+        """The check that the smallest change of its number, relative to number and bound, would turn; None without one.
+
+        Flags and counts, whose bound is the number, say nothing of how small a fault they see.
+        """
+
+        def relative(check: Check) -> float:
+            ends = [abs(end) for end in (check.measured, check.low, check.high) if math.isfinite(end)]
+            return check.slack / max(ends)
+
+        graded = [c for c in self.checks if c.verdict is Verdict.HOLDS and c.slack > 0]
+        return min(graded, key=relative, default=None)
 
 
 _REGISTRY: dict[str, Claim] = {}

@@ -21,7 +21,7 @@ from validation.runner import Ledger
 from validation.smallest_faults import smallest_fault
 from validation.strongest import Extreme
 
-__all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "summary", "used", "write_json"]
+__all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "smallest", "summary", "used", "write_json"]
 
 MARKS = {
     Verdict.HOLDS: "✓",
@@ -81,6 +81,16 @@ def bound(check: Check) -> str:
     if math.isinf(check.high):
         return f"≥ {number(check.low)}"
     return f"{number(check.low)} to {number(check.high)}"
+
+
+def smallest(result: ClaimResult) -> list[str]:
+    """Return the smallest faults that turn a claim: one planted in a measurement, and one of a number that is "
+    "checked."""
+    planted, close = smallest_fault(result.claim.identifier), result.closest
+    lines = [] if planted is None else [str(planted)]
+    if close is not None:
+        lines.append(f"{close.quantity}: a change by {number(close.slack)}")
+    return lines
 
 
 def reasons(check: Check) -> str:
@@ -199,9 +209,8 @@ def _print_details(console: Console, result: ClaimResult) -> None:
         console.print(f"  [dim]what holds instead:[/] {escape(claim.corrected)}")
     for reading in claim.readings:
         console.print(f"  [dim]{'right' if reading.right else 'wrong'} under the reading:[/] {escape(reading.name)}")
-    fault = smallest_fault(claim.identifier)
-    if fault is not None:
-        console.print(f"  [dim]smallest fault that turns it:[/] {escape(str(fault))}")
+    for line in smallest(result):
+        console.print(f"  [dim]smallest fault that turns it:[/] {escape(line)}")
     if result.problem:
         console.print(f"  [bold red]{escape(result.problem)}[/]")
     table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
@@ -252,7 +261,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "quotes": [sentence.text for sentence in quotes(result.claim.identifier)],
                 "corrected": result.claim.corrected,
                 "readings": [asdict(reading) for reading in result.claim.readings],
-                "smallest_fault": None if (fault := smallest_fault(result.claim.identifier)) is None else asdict(fault),
+                "smallest_faults": smallest(result),
                 "cost": result.claim.cost,
                 "seconds": round(result.seconds, 3),
                 "verdict": result.verdict,

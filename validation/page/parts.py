@@ -14,8 +14,7 @@ from validation.charts import to_svg
 from validation.pairs import PairResult
 from validation.paper_sentences import quotes
 from validation.registry import Check, Claim, ClaimResult, Verdict, Way
-from validation.report import MARKS, bound, measured, number, reasons, used
-from validation.smallest_faults import smallest_fault
+from validation.report import MARKS, bound, measured, number, reasons, smallest, used
 
 __all__ = [
     "badge",
@@ -193,7 +192,7 @@ def claim_article(result: ClaimResult, seed: int) -> str:
         f'<div class="body"><div><p class="statement">{mathematics(claim.statement)}</p>'
         f"{_quotes(claim)}{_instead(claim)}{problem}"
         f"<dl><dt>source</dt><dd>{mathematics(claim.source)}</dd><dt>compares</dt><dd>{compares}</dd>"
-        f"<dt>metric</dt><dd>{mathematics(claim.metric)}</dd>{_smallest(claim)}"
+        f"<dt>metric</dt><dd>{mathematics(claim.metric)}</dd>{_smallest(result)}"
         f"<dt>run alone</dt><dd><code>{escape(command)}</code> ({result.seconds:.1f} s here)</dd></dl></div>"
         f"<div>{figures}</div></div>"
         f'<div class="checks">{_check_table(result.checks)}</div></article>'
@@ -220,9 +219,9 @@ def _instead(claim: Claim) -> str:
     return f'<div class="instead"><b>{word}.</b> {mathematics(claim.corrected)}.{readings}</div>'
 
 
-def _smallest(claim: Claim) -> str:
-    fault = smallest_fault(claim.identifier)
-    return "" if fault is None else f"<dt>smallest fault</dt><dd>{mathematics(str(fault))}</dd>"
+def _smallest(result: ClaimResult) -> str:
+    lines = "<br>".join(mathematics(line) for line in smallest(result))
+    return f"<dt>smallest fault</dt><dd>{lines}</dd>" if lines else ""
 
 
 def _check_table(checks: Sequence[Check]) -> str:
