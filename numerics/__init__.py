@@ -28,6 +28,20 @@ from numerics.fleets.over_checkpoints import over_checkpoints
 from numerics.fleets.sweep import sweep
 from numerics.fleets.sweep_grid import SweepGrid
 from numerics.fleets.sweep_measures import LearningCoefficientError, LeaveOneOutCorrelation, SweepMeasure
+from numerics.language.bigram import BigramModel
+from numerics.language.class_influence import class_influence
+from numerics.language.induction import attention_patterns, head_scores, induction_scores
+from numerics.language.pretraining import PretrainingConfig, TokenCorpus, pretrain
+from numerics.language.recall import chance_recall, class_recall, top_influences
+from numerics.language.repeated import RepeatedSequences, repeated_sequences
+from numerics.language.revisions import load_revisions, load_tokenizer
+from numerics.language.synthetic import SyntheticCorpus
+from numerics.language.token_classes import TOKEN_CLASSES, induction_pattern, text_classes
+from numerics.language.token_draws import TokenDraws, as_token_draws
+from numerics.language.token_influence import token_influence
+from numerics.language.token_sampling import sample_tokens
+from numerics.language.tokens import cut_documents, next_token_loss, token_samples
+from numerics.language.transformer import CausalTransformer, TransformerConfig
 from numerics.learning_coefficients.estimate import estimate_learning_coefficient
 from numerics.learning_coefficients.limits import (
     Extrapolation,
@@ -60,8 +74,11 @@ __all__ = [
     "MALA",
     "SGD",
     "SGLD",
+    "TOKEN_CLASSES",
     "Adam",
     "AdamW",
+    "BigramModel",
+    "CausalTransformer",
     "ChainState",
     "CheckpointRecorder",
     "Checkpoints",
@@ -82,8 +99,10 @@ __all__ = [
     "NotDifferentiable",
     "Optimiser",
     "Parts",
+    "PretrainingConfig",
     "Query",
     "RMSPropSGLD",
+    "RepeatedSequences",
     "Sampler",
     "SamplerDiverged",
     "Samples",
@@ -93,20 +112,30 @@ __all__ = [
     "StoreMismatch",
     "SweepGrid",
     "SweepMeasure",
+    "SyntheticCorpus",
+    "TokenCorpus",
+    "TokenDraws",
     "TorchModel",
     "TrainedWeightsWarning",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
+    "TransformerConfig",
     "UnstableStep",
     "WorkerLost",
+    "as_token_draws",
+    "attention_patterns",
     "batch_order",
     "bayesian_influence",
     "branching_epochs",
+    "chance_recall",
     "check_model",
+    "class_influence",
+    "class_recall",
     "classical_mds",
     "correct_logit",
     "covariance_diagnostics",
+    "cut_documents",
     "damped_solve",
     "diagnose",
     "estimate_learning_coefficient",
@@ -120,25 +149,38 @@ __all__ = [
     "gradient_kernel",
     "group_influence",
     "half_squared_error",
+    "head_scores",
     "hessian_influence",
     "hessian_matrix",
     "hessian_operator",
     "hidden_representations",
+    "induction_pattern",
+    "induction_scores",
     "initial_weights",
     "leave_group_out",
     "leave_one_out",
     "linear_as_module",
+    "load_revisions",
+    "load_tokenizer",
     "log_odds",
     "log_spaced_steps",
     "margin",
+    "next_token_loss",
     "over_checkpoints",
     "per_sample_losses",
+    "pretrain",
+    "repeated_sequences",
     "representation_embedding",
     "retrain",
     "sample",
     "sample_gradients",
+    "sample_tokens",
     "sweep",
+    "text_classes",
     "timed_ablation",
+    "token_influence",
+    "token_samples",
+    "top_influences",
     "tracin",
     "train",
     "unrolled_influence",

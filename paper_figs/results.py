@@ -14,6 +14,7 @@ from numerics import TrainingConfig
 from paper_figs.cache import ResultCache
 from paper_figs.progress import Reporter
 from validation import ToyExperiment, ToySettings
+from validation.experiments.language import InductionRun, InductionSettings
 from validation.experiments.learning_coefficients import CoefficientSettings
 from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings
 from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
@@ -50,6 +51,8 @@ class FigureSettings:
         Settings of the measurement of learning coefficients.
     sweep
         Grids of the sampler's hyper-parameters.
+    induction
+        Settings of the language model in which induction heads form.
     device
         Where chains run: "cpu", or a CUDA device by torch's name.
     """
@@ -59,6 +62,7 @@ class FigureSettings:
     bias: BiasSettings = field(default_factory=BiasSettings)
     coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
+    induction: InductionSettings = field(default_factory=InductionSettings)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class FigureSettings:
                 bias=BiasSettings(seed=seed),
                 coefficients=CoefficientSettings(seed=seed),
                 sweep=SweepSettings(seed=seed),
+                induction=InductionSettings.seeded(seed),
                 device=device,
             )
         training = TrainingConfig(seed=seed, checkpoint_every=250)
@@ -119,6 +124,7 @@ class FigureSettings:
                 seed=seed,
                 processes=False,
             ),
+            induction=InductionSettings.seeded(seed, quick=True),
             device=device,
         )
 
@@ -238,6 +244,13 @@ class Results:
         """Retraining with every sample weight changed by `epsilon`, divided by `epsilon`."""
         key = (self.settings.toy.training, epsilon)
         return self.kept("reweighted", key, lambda: self.toy.reweighted(epsilon))
+
+    @cached_property
+    def induction(self) -> InductionRun:
+        """A language model trained from scratch while induction heads form; checkpoints and draws are kept."""
+        s, device = self.settings.induction, self.settings.device
+        folder = self._cache.folder("induction", (s, device))
+        return InductionRun(s, folder, self.reporter.announce, device, counted=self.reporter.counted)
 
     @cached_property
     def sweeps(self) -> xr.Dataset:

@@ -33,7 +33,7 @@ FLOORS = {
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},
-        {"fleets", "outlook"},
+        {"fleets", "language", "outlook"},
     ],
     "validation": [
         {"agreement", "charts", "data_files", "paper_sentences"},
