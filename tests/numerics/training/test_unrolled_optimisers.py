@@ -12,6 +12,7 @@ from numerics import (
     AdamW,
     CosineDecay,
     LinearNetwork,
+    NotDifferentiable,
     Optimiser,
     Query,
     Samples,
