@@ -13,6 +13,7 @@ from numerics.embedding import branching_epochs, classical_mds, hidden_represent
 from numerics.errors import (
     DamagedResultWarning,
     IndefiniteCurvature,
+    NotDifferentiable,
     SamplerDiverged,
     SolveNotConverged,
     StepSizeWarning,
@@ -20,6 +21,7 @@ from numerics.errors import (
     TrainingDiverged,
     UnstableStep,
     WorkerLost,
+    WrongDerivative,
 )
 from numerics.fleets.over_checkpoints import over_checkpoints
 from numerics.fleets.sweep import sweep
@@ -62,6 +64,7 @@ __all__ = [
     "LeaveOneOutCorrelation",
     "LinearNetwork",
     "ModuleCheckpoints",
+    "NotDifferentiable",
     "Parts",
     "Query",
     "RMSPropSGLD",
@@ -79,6 +82,7 @@ __all__ = [
     "TrainingRun",
     "UnstableStep",
     "WorkerLost",
+    "WrongDerivative",
     "bayesian_influence",
     "branching_epochs",
     "classical_mds",
