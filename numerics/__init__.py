@@ -23,6 +23,7 @@ from numerics.errors import (
     TrainingDiverged,
     UnstableStep,
     WorkerLost,
+    WrongDerivative,
 )
 from numerics.fleets.over_checkpoints import over_checkpoints
 from numerics.fleets.sweep import sweep
@@ -126,6 +127,7 @@ __all__ = [
     "as_token_draws",
     "attention_patterns",
     "batch_order",
+    "WrongDerivative",
     "bayesian_influence",
     "branching_epochs",
     "chance_recall",
