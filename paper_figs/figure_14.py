@@ -25,7 +25,7 @@ def caption(results: Results) -> str:
         "Figure 14 (after the paper's Figure 14). Recall of every class, predicted by the printed rule from the "
         f"{s.neighbours} tokens of highest influence: (a) less the class rate, the paper's baseline; (b) less the "
         "recall with the classes permuted among the tokens, which is what draws without information give; bands are "
-        f"two standard deviations over permutations. At step {last['epoch'].item():g}: {listing}. Same model, sequences "
+        f"two of their standard deviations. At step {last['epoch'].item():g}: {listing}. Same model, sequences "
         f"and draws as in Figure 5. Seed {s.seed}."
     )
 
