@@ -12,11 +12,13 @@ from numerics.curvature.tracin import tracin
 from numerics.embedding import branching_epochs, classical_mds, hidden_representations, representation_embedding
 from numerics.errors import (
     DamagedResultWarning,
+    FitWarning,
     IndefiniteCurvature,
     SamplerDiverged,
     SolveNotConverged,
     StepSizeWarning,
     StoreMismatch,
+    TrainedWeightsWarning,
     TrainingDiverged,
     UnstableStep,
     WorkerLost,
@@ -50,6 +52,7 @@ from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, linear_as_module, per_sample_losses
 from numerics.models.module import TorchModel, half_squared_error
 from numerics.models.queries import Query, correct_logit, log_odds, margin
+from numerics.models.recorder import CheckpointRecorder, log_spaced_steps
 from numerics.models.samples import Parts, Samples
 from numerics.outlook import MeasureOutlook, ModelOutlook, check_model
 from numerics.sampling.bayesian_influence import bayesian_influence
@@ -61,8 +64,9 @@ from numerics.sampling.samplers import MALA, SGLD, RMSPropSGLD, Sampler
 from numerics.training.descent import TrainingConfig, batch_order
 from numerics.training.gradient_flow import gradient_flow
 from numerics.training.optimisers import SGD, Adam, AdamW, Optimiser
-from numerics.training.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
+from numerics.training.retraining import leave_group_out, leave_one_out, retrain
 from numerics.training.schedules import CosineDecay, LinearDecay, StepDecay
+from numerics.training.timed_ablation import timed_ablation
 from numerics.training.train import TrainingRun, train
 from numerics.training.unrolled_influence import unrolled_influence
 
@@ -76,12 +80,14 @@ __all__ = [
     "BigramModel",
     "CausalTransformer",
     "ChainState",
+    "CheckpointRecorder",
     "Checkpoints",
     "CosineDecay",
     "CurvatureOperator",
     "DamagedResultWarning",
     "DampedSolution",
     "Extrapolation",
+    "FitWarning",
     "IndefiniteCurvature",
     "LearningCoefficientError",
     "LeaveOneOutCorrelation",
@@ -110,6 +116,7 @@ __all__ = [
     "TokenDraws",
     "TokenSequences",
     "TorchModel",
+    "TrainedWeightsWarning",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
@@ -156,6 +163,7 @@ __all__ = [
     "load_revisions",
     "load_tokenizer",
     "log_odds",
+    "log_spaced_steps",
     "margin",
     "next_token_loss",
     "over_checkpoints",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 __all__ = [
     "DamagedResultWarning",
+    "FitWarning",
     "IndefiniteCurvature",
     "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
     "StoreMismatch",
+    "TrainedWeightsWarning",
     "TrainingDiverged",
     "UnstableStep",
     "WorkerLost",
@@ -69,6 +71,14 @@ class UnstableStep(ValueError):
 
 class StoreMismatch(ValueError):
     """A store or a saved state is of another call: other settings, data, model or code."""
+
+
+class FitWarning(UserWarning):
+    """A training function gives runs that cannot be compared: not repeatable, or the same for all sample weights."""
+
+
+class TrainedWeightsWarning(UserWarning):
+    """Retraining starts from weights that the module holds and that look trained already."""
 
 
 class NotDifferentiable(ValueError):

@@ -28,7 +28,8 @@ FLOORS = {
     ],
     "numerics": [
         {"errors", "threads"},
-        {"executors", "models"},
+        {"executors", "stores"},
+        {"models"},
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},

@@ -1,7 +1,12 @@
 """Closed forms for influence while a network learns in stages. numpy, scipy and sympy only."""
 
 from theory.dynamics.deep_chains import deep_mode_strength, deep_mode_time
-from theory.dynamics.linear_networks import linear_network_factors, linear_network_solution
+from theory.dynamics.linear_networks import (
+    LinearNetworkRun,
+    linear_network_factors,
+    linear_network_run,
+    linear_network_solution,
+)
 from theory.dynamics.saxe import (
     Modes,
     aligned_modes,
@@ -71,6 +76,7 @@ __all__ = [
     "Crossing",
     "Dataset",
     "GaussianInfluence",
+    "LinearNetworkRun",
     "MixtureCovariance",
     "Modes",
     "PhaseTransition",
@@ -105,6 +111,7 @@ __all__ = [
     "leave_group_out_trajectory",
     "leave_one_out_trajectory",
     "linear_network_factors",
+    "linear_network_run",
     "linear_network_solution",
     "loss_autocorrelation_times",
     "mode_strength",

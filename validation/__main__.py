@@ -39,7 +39,7 @@ def main(
         Path | None, typer.Option(help="Cross-check your own whitened data (.npz or .csv) instead of the toy model.")
     ] = None,
 ) -> None:
-    """Cross-check theory, sampling and retraining; exit status 1 if a claim that should hold fails."""
+    """Cross-check theory, sampling and retraining; exit status 1 if a claim fails, 2 if one is inconclusive."""
     console = Console(width=None if Console().is_terminal else 180)
     try:
         if data is not None and (only or quick):
@@ -66,6 +66,8 @@ def main(
         raise typer.Exit(_INTERRUPTED)
     if ledger.failed:
         raise typer.Exit(1)
+    if ledger.inconclusive:
+        raise typer.Exit(2)
 
 
 def _make_folder(out: Path | None) -> None:

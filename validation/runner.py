@@ -61,6 +61,11 @@ class Ledger:
         """Whether something that should hold does not."""
         return Verdict.FAILS in self.verdicts
 
+    @property
+    def inconclusive(self) -> bool:
+        """Whether something that should hold has not been shown to: an error bar reaches across its bound."""
+        return Verdict.INCONCLUSIVE in self.verdicts
+
 
 def run_ledger(
     title: str,

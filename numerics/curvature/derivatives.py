@@ -34,8 +34,8 @@ from numerics.models.trees import Tree, mapped
 __all__ = ["Derivatives", "Engine", "in_the_mean"]
 
 _CACHE = 2**25  # bytes of one batch of products: larger ones leave the cache and are no faster
-_GRAPH = 4  # graphs of one forward pass that a graph of its gradient takes up
-_PASS = 2  # those that each vector's way through it takes up
+_GRAPH = 6  # graphs of one forward pass that a graph of its gradient takes up
+_PASS = 4  # those that each vector's way through it takes up
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What torch can differentiate of a model is found out on entry, by trying; what it cannot is refused in a sentence.
 
-Gradients of two samples are taken by vmap and one by one, and so are products of two vectors with the curvature: vmap
-is used where it works and agrees.
+Gradients of two samples are taken by vmap and one by one, and so are products of two vectors with the curvature, with
+J v also from the rows of J: the fastest way is used that works and agrees with the most direct one.
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ def _evaluated(model: TorchModel, weights: torch.Tensor, samples: Samples) -> bo
     """Return whether the forward pass needs other operations than the module's own; refuse one that is random."""
     name, mode = type(model.module).__name__, Elementary()
     with torch.no_grad(), differentiable(model.module, mode):
-        first, second = model.evaluated(weights, samples), model.losses(weights, samples)
+        first = model.evaluated(weights, samples)
         check_own_losses(model, weights, samples)
+        mode.changed.clear()  # of casts that the model keeps from its first evaluation
+        second = model.losses(weights, samples)
     if mode.narrow is not None:
         raise NotDifferentiable(
             f"{name} computes in {mode.narrow} whatever its weights are, which leaves no digits to a derivative; turn "
@@ -126,23 +128,20 @@ def _gradients(derivatives: Derivatives, weights: torch.Tensor, samples: Samples
 
 
 def _way(trial: Derivatives, what: str, compute: Callable[[Derivatives], list[torch.Tensor]]) -> str:
-    """Return the fastest way of computing something that agrees with plain autograd, or else plain autograd itself."""
-    ways, error = ["loop"], None
+    """Return the fastest way of computing something that agrees with the most direct one that works."""
+    ways = ["vmap", "loop"]
     if what == "products" and trial.layout is not None and trial.takes_jacobians():
         ways.append("jacobians")
+    found, errors = {}, {}
     for way in ways:
         try:
-            reference = compute(_with(trial, **{what: way}))
-        except Exception as caught:  # torch raises whatever a module's operations raise
-            error = error or caught
-            continue
-        try:
-            found = compute(_with(trial, **{what: "vmap"}))
-        except Exception:  # and this is what the trial is for
-            return way
-        return "vmap" if all(map(_agree, found, reference)) else way
-    assert error is not None
-    raise NotDifferentiable(_refusal(trial, what, error)) from error
+            found[way] = compute(_with(trial, **{what: way}))
+        except Exception as error:  # torch raises whatever a module's operations raise
+            errors[way] = error
+    if set(found) <= {"vmap"}:  # plain autograd says why; vmap alone is not to be trusted
+        raise NotDifferentiable(_refusal(trial, what, errors["loop"])) from errors["loop"]
+    direct = found[max(found, key=ways.index)]
+    return next(way for way in ways if way in found and all(map(_agree, found[way], direct)))
 
 
 def _with(trial: Derivatives, **ways: str) -> Derivatives:

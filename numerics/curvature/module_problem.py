@@ -18,7 +18,7 @@ from numerics.curvature.products import Product
 from numerics.curvature.soundness import sound_matrix, sound_product
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.queries import Queries, Query
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 
 __all__ = ["ModuleProblem"]
 
@@ -64,9 +64,19 @@ class ModuleProblem:
             checkpoints.model_at(0), checkpoints.weights_at(0), samples, request.curvature, max_memory=max_memory
         )
         refuse_losses_not_finite(checkpoints, derivatives, Query(samples))
-        sources = Queries.of(samples[request.sources])
-        asked = [GradientRows.of(checkpoints, q, max_memory) for q in (sources, Queries.of(request.asked))]
-        return cls(request, checkpoints, derivatives, *asked)
+        sources = request.sources
+        return cls(
+            request,
+            checkpoints,
+            derivatives,
+            GradientRows.of(
+                checkpoints,
+                sources if isinstance(sources, Parts) else Queries.of(samples[sources]),
+                max_memory,
+                shared=True,
+            ),
+            GradientRows.of(checkpoints, request.asked, max_memory),
+        )
 
     @property
     def engine(self) -> str:

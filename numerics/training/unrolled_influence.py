@@ -23,10 +23,11 @@ from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, Step, TrainingConfig, copied
+from numerics.training.initial import warn_if_trained
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.linearised_descent import LinearisedDescent, LinearisedLinear, LinearisedModule
 from numerics.training.module_descent import ModuleDescent
-from numerics.training.retraining import described, source_names
+from numerics.training.reweighting import described, source_names
 from numerics.training.train import descent_of, recorded_settings, refuse_not_finite
 from theory import checks
 from theory.hierarchy import Dataset
@@ -103,6 +104,8 @@ def unrolled_influence(
     True
     """
     config = config or TrainingConfig()
+    if model is not None and initial is None:
+        warn_if_trained(model, Samples.of(dataset))
     stretch = config.epochs if exposure_every is None else checks.integer("exposure_every", exposure_every, at_least=1)
     names = source_names(dataset, sources)
     descent = differentiable(descent_of(dataset, config, queries=queries, model=model, initial=initial, w1=w1, w2=w2))

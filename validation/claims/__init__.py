@@ -20,6 +20,7 @@ FAMILIES = {
     "phases": "Phase transitions",
     "learning_coefficient": "Learning coefficients",
     "language": "Language models: influence between tokens",
+    "engines": "Workings: estimators, chains, engines",
     "sensitivity": "Beyond the paper's settings",
 }
 
