@@ -37,6 +37,7 @@ from numerics.language.recall import chance_recall, class_recall, top_influences
 from numerics.language.repeated import RepeatedSequences, repeated_sequences
 from numerics.language.revisions import load_revisions, load_tokenizer
 from numerics.language.synthetic import SyntheticCorpus
+from numerics.language.text import TokenSequences, python_documents, text_documents, token_sequences, train_tokenizer
 from numerics.language.token_classes import TOKEN_CLASSES, induction_pattern, text_classes
 from numerics.language.token_draws import TokenDraws, as_token_draws
 from numerics.language.token_influence import token_influence
@@ -116,6 +117,7 @@ __all__ = [
     "SyntheticCorpus",
     "TokenCorpus",
     "TokenDraws",
+    "TokenSequences",
     "TorchModel",
     "TrainedWeightsWarning",
     "TrainingConfig",
@@ -171,6 +173,7 @@ __all__ = [
     "over_checkpoints",
     "per_sample_losses",
     "pretrain",
+    "python_documents",
     "repeated_sequences",
     "representation_embedding",
     "retrain",
@@ -179,11 +182,14 @@ __all__ = [
     "sample_tokens",
     "sweep",
     "text_classes",
+    "text_documents",
     "timed_ablation",
     "token_influence",
     "token_samples",
+    "token_sequences",
     "top_influences",
     "tracin",
     "train",
+    "train_tokenizer",
     "unrolled_influence",
 ]

@@ -31,7 +31,7 @@ def caption(results: Results) -> str:
         "covariance, in nats squared, which -n_beta / (N J) turns into influence. Bands are two standard errors, the "
         "larger of those from blocks of draws and from chains. (c) Loss of both kinds of tokens; the dashed line is "
         "half of log V, where a gate between guessing and copying is steepest and its covariance peaks. (d) Induction "
-        f"score of every head. The best score passes half of its largest at step {at:g} (thin vertical); the covariance "
+        f"score of every head. The best score passes half of its largest at step {at:g} (thin vertical); covariance "
         f"of repeated tokens peaks at step {peak:g}, where their loss is {loss:.2f} log V, and is "
         f"{float(covariance[-1]) / float(covariance.max()):.1%} of that at step {steps[-1]:g}. "
         f"{type(s.sampler).__name__}, step {s.sampler.step_size:g}, n_beta {s.sampler.n_beta:g}, localization "

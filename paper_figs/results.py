@@ -18,6 +18,7 @@ from validation.experiments.language import InductionRun, InductionSettings
 from validation.experiments.learning_coefficients import CoefficientSettings
 from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings
 from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
+from validation.experiments.text_model import TextRun, TextSettings
 
 __all__ = ["FigureSettings", "Results", "computed_once"]
 
@@ -53,6 +54,8 @@ class FigureSettings:
         Grids of the sampler's hyper-parameters.
     induction
         Settings of the language model in which induction heads form.
+    text
+        Settings of the language model trained on text.
     device
         Where chains run: "cpu", or a CUDA device by torch's name.
     """
@@ -63,6 +66,7 @@ class FigureSettings:
     coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
     induction: InductionSettings = field(default_factory=InductionSettings)
+    text: TextSettings = field(default_factory=TextSettings)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -73,8 +77,13 @@ class FigureSettings:
             raise ValueError(f"device {self.device!r} cannot be used ({reason}); use cpu.") from None
 
     @classmethod
-    def seeded(cls, seed: int, *, quick: bool = False, device: str = "cpu") -> FigureSettings:
+    def seeded(
+        cls, seed: int, *, quick: bool = False, device: str = "cpu", corpus: str = "", checkpoints: str = ""
+    ) -> FigureSettings:
         """Return the settings for one seed; `quick` ones are coarser everywhere and take seconds.
+
+        Figures of language models use the text in the folder `corpus` and the revisions in the folder `checkpoints`, if
+        these are given.
 
         Examples
         --------
@@ -88,6 +97,7 @@ class FigureSettings:
                 coefficients=CoefficientSettings(seed=seed),
                 sweep=SweepSettings(seed=seed),
                 induction=InductionSettings.seeded(seed),
+                text=TextSettings.seeded(seed, corpus=corpus, checkpoints=checkpoints),
                 device=device,
             )
         training = TrainingConfig(seed=seed, checkpoint_every=250)
@@ -125,6 +135,7 @@ class FigureSettings:
                 processes=False,
             ),
             induction=InductionSettings.seeded(seed, quick=True),
+            text=TextSettings.seeded(seed, quick=True, corpus=corpus, checkpoints=checkpoints),
             device=device,
         )
 
@@ -251,6 +262,12 @@ class Results:
         s, device = self.settings.induction, self.settings.device
         folder = self._cache.folder("induction", (s, device))
         return InductionRun(s, folder, self.reporter.announce, device, counted=self.reporter.counted)
+
+    @cached_property
+    def text(self) -> TextRun:
+        """A language model on text, trained here or given; checkpoints and draws are kept."""
+        s, device = self.settings.text, self.settings.device
+        return TextRun(s, self._cache.folder("text", (s, device)), device, self.reporter.counted)
 
     @cached_property
     def sweeps(self) -> xr.Dataset:

@@ -173,7 +173,7 @@ def contexts_apart(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     pairs = np.stack([asked.inputs.numpy().ravel(), asked.targets.numpy().ravel()], axis=1)
     counts = np.zeros((5, 5))
     np.add.at(counts, (corpus.inputs.numpy().ravel(), corpus.targets.numpy().ravel()), 1)
-    table = model.initial().numpy().reshape(5, 5)
+    table = model.initial().detach().numpy().reshape(5, 5)
     exact = bigram_covariance(table, counts, pairs, n_beta=n_beta, localization=gamma) / (1 - step * gamma / 4)
     scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
     z = np.abs(found - exact) / scale
@@ -343,7 +343,7 @@ def repeated_pairs_rise(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="paper D.2 (Fig. 15)",
     compares=(theory("a gate: its covariance peaks, its correlation does not"), numerics("three runs")),
     metric="level after the formation over the peak at it",
-    corrected="The covariance peaks at the formation, where the loss is near half of log V, and falls fivefold or more; "
+    corrected="The covariance peaks while copying is learned, then falls fivefold or more; "
     "the correlation rises, and stays above a third of its peak.",
     cost=Cost.FULL,
 )
@@ -373,7 +373,7 @@ def peak_and_plateau(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             float(run.losses["repeated"].sel(epoch=where)) / np.log(run.settings.model.vocabulary),
             low=0.1,
             high=0.9,
-            why="1/2 for a gate, on whose steep flank checkpoints of 25 steps lie; neither before nor after copying",
+            why="1/2 for a gate; few checkpoints of 25 steps lie on the way, so neither before nor after is all",
         )
         scaled = covariance / covariance.max(), correlation / correlation.max()
         yield Plot(

@@ -39,7 +39,15 @@ from numerics import (
 from theory import steepest_gate
 from theory.trajectories import labelled_array
 
-__all__ = ["GROUPS_OF_PAIRS", "InductionRun", "InductionSettings", "formation_of", "induction_run"]
+__all__ = [
+    "GROUPS_OF_PAIRS",
+    "Counted",
+    "InductionRun",
+    "InductionSettings",
+    "formation_of",
+    "induction_run",
+    "uncounted",
+]
 
 # The three lines of the paper's Fig. 15, as classes of tokens.
 GROUPS_OF_PAIRS = {
@@ -49,11 +57,13 @@ GROUPS_OF_PAIRS = {
 }
 
 
+# What shows a long computation: called with a phrase and a number of steps, gives a function that counts steps done.
 Counted = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 @contextmanager
-def _uncounted(what: str, total: int) -> Iterator[Callable[[int], object]]:
+def uncounted(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show nothing."""
     yield lambda _: None
 
 
@@ -86,7 +96,7 @@ class InductionSettings:
     every: int = 25
     sequences: int = 8
     period: int = 32
-    around: tuple[int, ...] = (-300, -150, -100, -75, -50, -25, 0, 25, 50, 100, 200, 400)
+    around: tuple[int, ...] = (-300, -100, -50, -25, 0, 25, 50, 100, 200, 400)
     sampler: Sampler = field(default_factory=lambda: SGLD(step_size=1e-4, n_beta=1024.0, localization=5000.0))
     chains: int = 4
     draws: int = 200
@@ -159,7 +169,7 @@ class InductionRun:
         self.folder = folder or Path(self._temporary.name if self._temporary else ".")
         self._announce = announce or (lambda _: None)
         self._device = device
-        self._counted = counted or _uncounted
+        self._counted = counted or uncounted
 
     @cached_property
     def training_loss(self) -> xr.DataArray:
