@@ -25,7 +25,7 @@ from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.linear_target import LinearTarget
 from numerics.sampling.module_target import ModuleTarget
-from numerics.sampling.plan import ChainPlan
+from numerics.sampling.plan import STEPS_OF_NOISE, ChainPlan
 from numerics.sampling.rules import Parts
 from numerics.sampling.targets import Buffer, Target
 
@@ -34,7 +34,6 @@ __all__ = ["run_chains"]
 _CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
 _NUMBERS_TOGETHER = 2**22  # weights of a batch of modules: 16 MB in float32, and autograd holds several times that
 _NUMBERS_ON_DEVICE = 2**28  # the same on another device, which is idle unless it has all there is: 1 GB
-_STEPS_OF_NOISE = 4  # steps of noise drawn in one call; part of the definition of a chain's stream
 
 
 # Takes the chains, the number of the first draw, and what is recorded over consecutive draws (chains, draws, columns)
@@ -146,22 +145,23 @@ def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
 class _Batch:
     """Chains that run together: their target, rule and noise, fresh or from where they left off."""
 
-    def __init__(self, plan: ChainPlan, chains: slice, before: dict[str, Any] | None) -> None:
-        self._plan, self._chains = plan, chains
+    def __init__(self, plan: ChainPlan, chains: slice, target: Target, before: dict[str, Any] | None) -> None:
+        self._plan, self._chains, self._target = plan, chains, target
         numbers = range(chains.start, chains.stop)
         setting, checkpoint, _ = (list(part) for part in zip(*map(plan.locate, numbers), strict=True))
-        self._target = _target(plan, checkpoint)
+        target.load(plan.starts(checkpoint))
         samplers = [plan.samplers[k] for k in setting]
         # Chains with equal settings go as one row, but for a sampler that decides for each of them.
         self._shared = len(set(samplers)) == 1 and not samplers[0].adjusts
-        anchor = self._parts(self._target.weights)
+        anchor = self._parts(target.weights)
         self._rule = samplers[0].rule(samplers[:1] if self._shared else samplers, anchor)
-        self._noise = _Noise(plan, numbers, self._target, extra=int(samplers[0].adjusts))
-        self._current = torch.zeros_like(self._target.recorded)
+        self._noise = _Noise(plan, numbers, target, extra=int(samplers[0].adjusts))
+        self._current = torch.zeros_like(target.recorded)
         self._moved = self._drawn = 0
         if before is not None:
             self._moved, self._drawn = before["moved"], before["drawn"]
-            self._target.weights.flat.copy_(before["weights"])
+            for part, value in zip(target.weights.parts, before["weights"], strict=True):
+                part.copy_(value)
             self._current = before["current"]
             self._rule.restore(before["rule"])
             self._noise.restore(before["noise"])
@@ -218,17 +218,11 @@ class _Batch:
         return {
             "moved": self._moved,
             "drawn": self._drawn,
-            "weights": self._target.weights.flat,
+            "weights": [part.clone() for part in self._target.weights.parts],
             "current": self._current,
             "rule": self._rule.state(),
             "noise": self._noise.state(),
         }
-
-
-def _target(plan: ChainPlan, checkpoint: list[int]) -> Target:
-    kind = ModuleTarget if isinstance(plan.checkpoints, ModuleCheckpoints) else LinearTarget
-    start = plan.checkpoints.flat[torch.tensor(checkpoint)].to(plan.device, plan.dtype)
-    return kind(plan, start)
 
 
 class _Noise:
@@ -240,30 +234,32 @@ class _Noise:
 
     def __init__(self, plan: ChainPlan, chains: range, target: Target, *, extra: int) -> None:
         self._target, self._batch_size = target, plan.batch_size
-        self._d = plan.checkpoints.flat.shape[1]
+        self._d = plan.n_weights
         self._samples = 0 if plan.batch_size is None else len(plan.data)
         self._extra = extra
         width = self._d + extra + self._samples
-        self._block = torch.empty(len(chains), _STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
+        self._block = torch.empty(len(chains), STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
         if plan.device.type == "cpu":
             self._rows = list(self._block.unbind())
             self._generators = [_generator(plan, chain) for chain in chains]
         else:
             self._rows = [self._block]
             self._generators = [_generator(plan, chains[0])]
-        self.normals = target.buffer()
-        self._used = _STEPS_OF_NOISE
+        self._weights = self._block[..., : self._d]
+        self._used = STEPS_OF_NOISE
 
-    def next(self) -> _Noise:
-        """Go to the next step."""
-        if self._used == _STEPS_OF_NOISE:
+    def next(self) -> Buffer:
+        """Go to the next step and return its numbers for the weights."""
+        if self._used == STEPS_OF_NOISE:
             for row, generator in zip(self._rows, self._generators, strict=True):
                 row.normal_(generator=generator)
-            self._used = 0
+            self._lay()
         self._now = self._block[:, self._used]
-        self._target.scatter(self._now[:, : self._d], self.normals)
         self._used += 1
-        return self
+        return self._normals[self._used - 1]
+
+    def _lay(self) -> None:
+        self._normals, self._used = self._target.noise(self._weights), 0
 
     @property
     def luck(self) -> Float[torch.Tensor, " c"]:
@@ -287,6 +283,7 @@ class _Noise:
         for generator, value in zip(self._generators, state["generators"], strict=True):
             generator.set_state(value.clone())  # torch reads the storage from its start, whatever the view
         self._block.copy_(state["block"])
+        self._lay()
         self._used = state["used"]
 
 

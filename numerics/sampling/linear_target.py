@@ -14,28 +14,42 @@ import torch
 from jaxtyping import Float, Int
 
 from numerics.models.linear import Checkpoints
-from numerics.sampling.plan import ChainPlan
+from numerics.sampling.plan import STEPS_OF_NOISE, ChainPlan
 from numerics.sampling.targets import Buffer, Target, functions_of
 from theory.hierarchy import Dataset
 
 __all__ = ["LinearTarget"]
 
+_VECTOR = 64  # numbers a vector loop takes at once; a row of whole vectors has no tail that rounds differently
+
 
 class LinearTarget(Target):
-    """See `Target`; weights are ordered W_1 (h, P) row by row, then W_2 (O, h) row by row."""
+    """See `Target`. Noise is W_1^T (P, h) row by row, then W_2 (O, h) row by row, as the layers are stored.
 
-    def __init__(self, plan: ChainPlan, start: Float[torch.Tensor, "c d"]) -> None:
+    Parameters
+    ----------
+    plan
+        What to run.
+    chains
+        Number of chains c.
+    """
+
+    def __init__(self, plan: ChainPlan, chains: int) -> None:
         assert isinstance(plan.checkpoints, Checkpoints)
         assert isinstance(plan.data, Dataset)
         assert isinstance(plan.recorded.samples, Dataset)
-        self._plan = plan
-        chains = len(start)
+        self._plan, self._chains = plan, chains
         self._hidden, self._inputs = plan.checkpoints.w1.shape[1:]
         self._outputs = plan.checkpoints.w2.shape[1]
         self._p, self._o = (_aligned_rows(rows, self._hidden) for rows in (self._inputs, self._outputs))
-        self._chains = chains
-        self.weights, self.gradient = self.buffer(), self.buffer()
-        self.scatter(start, self.weights)
+        sizes = [chains * rows * self._hidden for rows in (self._p, self._o)]
+        flats = self._new(2 + STEPS_OF_NOISE, -(-sum(sizes) // _VECTOR) * _VECTOR)
+        parts = [part.view(len(flats), chains, -1) for part in flats[:, : sum(sizes)].split(sizes, dim=1)]
+        self.weights, self.gradient, *self._normals = (
+            Buffer([part[k] for part in parts], [flat[None]]) for k, flat in enumerate(flats)
+        )
+        real = (self._inputs * self._hidden, self._outputs * self._hidden)
+        self._noise = [part[2:, :, :width] for part, width in zip(parts, real, strict=True)]
         self._layers, self._slopes = self._views(self.weights), self._views(self.gradient)
         self._map, self._dloss = self._new(2, chains, self._o, self._p)
 
@@ -52,17 +66,19 @@ class LinearTarget(Target):
         self.recorded = self._new(chains, len(plan.recorded))
         self.mean_loss = self._new(chains)
 
-    def buffer(self) -> Buffer:
-        """See `Target.buffer`."""
-        widths = (self._p * self._hidden, self._o * self._hidden)
-        return Buffer(self._chains, widths, self._plan.dtype, self._plan.device)
-
-    def scatter(self, values: Float[torch.Tensor, "c d"], into: Buffer) -> None:
-        """See `Target.scatter`."""
-        first, second = self._views(into)
+    def load(self, values: Float[torch.Tensor, "c d"]) -> None:
+        """See `Target.load`."""
+        first, second = self._layers
         split = self._hidden * self._inputs
         first[:, : self._inputs] = values[:, :split].view(-1, self._hidden, self._inputs).mT
         second[:, : self._outputs] = values[:, split:].view(-1, self._outputs, self._hidden)
+
+    def noise(self, block: Float[torch.Tensor, "c s d"]) -> list[Buffer]:
+        """See `Target.noise`."""
+        values = block.transpose(0, 1).split([part.shape[-1] for part in self._noise], dim=-1)
+        for part, value in zip(self._noise, values, strict=True):
+            part.copy_(value)
+        return self._normals
 
     def evaluate(self, *, record: bool, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:
         """See `Target.evaluate`."""

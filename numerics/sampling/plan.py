@@ -16,7 +16,9 @@ from numerics.models.samples import Samples
 from numerics.sampling.samplers import Sampler
 from theory.hierarchy import Dataset
 
-__all__ = ["ChainPlan", "Data", "Observable", "Recorded", "Weights"]
+__all__ = ["STEPS_OF_NOISE", "ChainPlan", "Data", "Observable", "Recorded", "Weights"]
+
+STEPS_OF_NOISE = 4  # drawn in one call; part of the definition of a chain's stream
 
 Data = Dataset | Samples
 Weights = Checkpoints | ModuleCheckpoints
