@@ -34,7 +34,7 @@ from numerics.learning_coefficients.limits import (
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, linear_as_module, per_sample_losses
 from numerics.models.module import TorchModel, half_squared_error
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from numerics.sampling.bayesian_influence import bayesian_influence
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
@@ -61,6 +61,7 @@ __all__ = [
     "LeaveOneOutCorrelation",
     "LinearNetwork",
     "ModuleCheckpoints",
+    "Parts",
     "RMSPropSGLD",
     "Sampler",
     "SamplerDiverged",

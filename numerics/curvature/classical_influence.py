@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from numerics.curvature.dense_influence import dense_influence, dense_numbers
-from numerics.curvature.gradients import in_double_and_finite, module_kernel
+from numerics.curvature.gradients import check_finite, module_kernel
 from numerics.curvature.influence_request import Damping, InfluenceRequest, source_positions
 from numerics.curvature.linear_influence import linear_gauss_newton_influence, linear_hessian_influence, linear_kernel
 from numerics.curvature.matrix_free_influence import matrix_free_influence
@@ -246,10 +247,10 @@ def _of_any_module(
     rtol: float,
     max_iterations: int,
 ) -> xr.Dataset:
-    double = in_double_and_finite(checkpoints, request.dataset, request.asked)
-    if method == "dense" or (method is None and dense_numbers(request, double) <= _DENSE_NUMBERS):
-        return dense_influence(request, double)
-    return matrix_free_influence(request, double, rtol=rtol, max_iterations=max_iterations)
+    check_finite(checkpoints, request.dataset, request.asked)
+    if method == "dense" or (method is None and dense_numbers(request, checkpoints) <= _DENSE_NUMBERS):
+        return dense_influence(request, checkpoints)
+    return matrix_free_influence(request, checkpoints, rtol=rtol, max_iterations=max_iterations)
 
 
 def _check_method(method: str | None) -> None:
@@ -262,6 +263,8 @@ def _reader(checkpoints: Checkpoints) -> Callable[[Dataset | Samples], Dataset]:
 
     def read(data: Dataset | Samples) -> Dataset:
         if isinstance(data, Samples):
+            if not (isinstance(data.inputs, torch.Tensor) and isinstance(data.targets, torch.Tensor)):
+                raise TypeError("a linear network reads inputs and targets that are one tensor each.")
             data = Dataset(data.inputs.cpu().numpy(), data.targets.cpu().numpy(), data.names)
         checkpoints.check_fits(data)
         return data

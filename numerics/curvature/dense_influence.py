@@ -101,13 +101,13 @@ class _Spectrum:
 
 def _hessian_spectrum(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints, t: int) -> _Spectrum:
     matrix = hessian_matrix(
-        checkpoints.model, checkpoints.weights[t], request.dataset, torch.tensor(request.sample_weights)
+        checkpoints.model_at(t), checkpoints.weights_at(t), request.dataset, torch.tensor(request.sample_weights)
     )
     return _decomposed(matrix, request, checkpoints.epochs[t])
 
 
 def _gauss_newton_spectrum(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints, t: int) -> _Spectrum:
-    model, w, samples = checkpoints.model, checkpoints.weights[t], request.dataset
+    model, w, samples = checkpoints.model_at(t), checkpoints.weights_at(t), request.dataset
     beta = torch.tensor(request.sample_weights)
     if _rank_bound(request, checkpoints) >= len(w):
         return _decomposed(gauss_newton_matrix(model, w, samples, beta), request, checkpoints.epochs[t])
@@ -134,4 +134,4 @@ def _decomposed(matrix: Float[torch.Tensor, "k k"], request: InfluenceRequest[Sa
 
 def _rank_bound(request: InfluenceRequest[Samples], checkpoints: ModuleCheckpoints) -> int:
     """Return the number N O of rows of J."""
-    return len(request.dataset) * n_outputs(checkpoints.model, checkpoints.weights[0], request.dataset)
+    return len(request.dataset) * n_outputs(checkpoints.model_at(0), checkpoints.weights_at(0), request.dataset)

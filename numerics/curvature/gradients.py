@@ -13,25 +13,24 @@ from numerics.curvature.module import in_double, sample_gradients
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.samples import Samples
 
-__all__ = ["gradients_at", "in_double_and_finite", "module_kernel", "pieces", "subset"]
+__all__ = ["check_finite", "gradients_at", "module_kernel", "pieces"]
 
 _NUMBERS = 2**24  # gradient entries held at a time where gradients stream
 
 
-def in_double_and_finite(checkpoints: ModuleCheckpoints, *read: Samples) -> ModuleCheckpoints:
-    """Return the checkpoints in float64, refusing samples that do not fit or have a loss that is not finite."""
-    model, weights = in_double(checkpoints.model, checkpoints.weights)
-    double = ModuleCheckpoints(checkpoints.epochs, model, weights)
+def check_finite(checkpoints: ModuleCheckpoints, *read: Samples) -> None:
+    """Refuse samples that do not fit or have a loss that is not finite at some checkpoint, in float64."""
     for samples in read:
-        double.check_fits(samples)
-        for w, epoch in zip(weights, checkpoints.epochs, strict=True):
-            _refuse_not_finite("loss", model.losses(w, samples.like(w)), samples, epoch)
-    return double
+        checkpoints.check_fits(samples)
+    for t, epoch in enumerate(checkpoints.epochs):
+        model, weights = in_double(checkpoints.model_at(t), checkpoints.weights_at(t))
+        for samples in read:
+            _refuse_not_finite("loss", model.evaluated(weights, samples.like(weights)), samples, epoch)
 
 
 def gradients_at(checkpoints: ModuleCheckpoints, t: int, samples: Samples) -> Float[torch.Tensor, "n d"]:
     """Return the gradient of the loss of every sample at the t-th checkpoint, shape (n, d)."""
-    gradients = sample_gradients(checkpoints.model, checkpoints.weights[t], samples)
+    gradients = sample_gradients(checkpoints.model_at(t), checkpoints.weights_at(t), samples)
     _refuse_not_finite("gradient of the loss", gradients.sum(1), samples, checkpoints.epochs[t])
     return gradients
 
@@ -40,19 +39,13 @@ def module_kernel(
     samples: Samples, queries: Samples, checkpoints: ModuleCheckpoints, sources: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "t n q"]:
     """Return the gradient kernel of the samples at the positions `sources` with every query."""
-    checkpoints = in_double_and_finite(checkpoints, samples, queries)
+    check_finite(checkpoints, samples, queries)
     kernel = np.empty((len(checkpoints), len(sources), len(queries)))
     for t in range(len(checkpoints)):
         asked = gradients_at(checkpoints, t, queries)
         for rows in pieces(len(sources), checkpoints):
-            kernel[t, rows] = (gradients_at(checkpoints, t, subset(samples, sources[rows])) @ asked.mT).cpu().numpy()
+            kernel[t, rows] = (gradients_at(checkpoints, t, samples[sources[rows]]) @ asked.mT).cpu().numpy()
     return kernel
-
-
-def subset(samples: Samples, positions: Int[np.ndarray, " n"]) -> Samples:
-    """Return the samples at the given positions."""
-    where = torch.as_tensor(positions, device=samples.inputs.device)
-    return Samples(samples.inputs[where], samples.targets[where], tuple(samples.names[i] for i in positions))
 
 
 def pieces(count: int, checkpoints: ModuleCheckpoints) -> list[slice]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from numerics.curvature.gradients import gradients_at, pieces, subset
+from numerics.curvature.gradients import gradients_at, pieces
 from numerics.curvature.influence_request import InfluenceRequest
 from numerics.curvature.minres import damped_solve
 from numerics.curvature.operators import ACCURACY, extreme_eigenvalues, gauss_newton_operator, hessian_operator
@@ -32,7 +32,7 @@ def matrix_free_influence(
 ) -> xr.Dataset:
     """Answer by MINRES on products with the curvature, for the sources or the queries, whichever are fewer."""
     damping, samples, epochs = request.damping, request.dataset, checkpoints.epochs
-    few, many, solved_for = subset(samples, request.sources), request.asked, "source"
+    few, many, solved_for = samples[request.sources], request.asked, "source"
     if len(many) < len(few):
         few, many, solved_for = many, few, "query"
     influence = np.empty((len(damping), len(epochs), len(few), len(many)))
@@ -41,7 +41,7 @@ def matrix_free_influence(
     beta = torch.tensor(request.sample_weights)
     for t, epoch in enumerate(epochs):
         make = hessian_operator if request.curvature == "hessian" else gauss_newton_operator
-        operator = make(checkpoints.model, checkpoints.weights[t], samples, beta)
+        operator = make(checkpoints.model_at(t), checkpoints.weights_at(t), samples, beta)
         lowest[t], highest = extreme_eigenvalues(operator)
         largest[t] = max(abs(lowest[t]), abs(highest))
         shifts = damping.shifts(request.matrix, largest[t], epoch)
@@ -64,7 +64,7 @@ def matrix_free_influence(
             ) from error
         residual[:, t] = solution.residuals
         for rows in pieces(len(many), checkpoints):
-            gradients = gradients_at(checkpoints, t, subset(many, np.arange(len(many))[rows]))
+            gradients = gradients_at(checkpoints, t, many[rows])
             influence[:, t, :, rows] = -(solution.values @ gradients.mT).cpu().numpy() / len(samples)
         request.report(t + 1)
     return request.answer(

@@ -14,7 +14,6 @@ Hessian is the pull-back of the gradient, which is twice as fast here as the usu
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 
 import torch
@@ -22,8 +21,10 @@ from jaxtyping import Float
 from torch.func import grad, jacrev, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from numerics.models.evaluation import sample_gradients_in_dtype, ways_of
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
+from numerics.models.trees import Tree, mapped
 
 __all__ = ["gauss_newton_matrix", "hessian_matrix", "sample_gradients"]
 
@@ -41,10 +42,7 @@ def in_double(
 ) -> tuple[TorchModel, Float[torch.Tensor, "*t d"]]:
     """Return the model with its buffers, and the weights, in float64 on the device of the weights."""
     double = weights.to(torch.float64).contiguous()
-    held = [*model.module.parameters(), *model.module.buffers()]
-    if all(v.device == double.device and v.dtype in (torch.float64, torch.int64, torch.bool) for v in held):
-        return model, double
-    return TorchModel(copy.deepcopy(model.module).to(double), model.loss), double
+    return model.to(double), double
 
 
 @sdpa_kernel(_ATTENTION)
@@ -62,11 +60,8 @@ def sample_gradients(
     model, weights = in_double(model, weights)
     samples = samples.like(weights)
 
-    def loss(w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return model.sample_losses(w, x[None], y[None])[0]
-
-    each = vmap(grad(loss), (None, 0, 0), chunk_size=max(1, _NUMBERS // len(weights)))
-    return each(weights, samples.inputs, samples.targets)
+    way = ways_of(model, weights, samples).samples
+    return sample_gradients_in_dtype(model, weights, samples, way, chunk=max(1, _NUMBERS // len(weights)))
 
 
 def output_derivatives(
@@ -76,26 +71,27 @@ def output_derivatives(
     model, weights = in_double(model, weights)
     samples = samples.like(weights)
 
-    def output(w: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        result = model.outputs(w, x[None])
+    def output(w: torch.Tensor, x: Tree) -> tuple[torch.Tensor, torch.Tensor]:
+        result = model.outputs(w, mapped(lambda v: v[None], x))
         return result.flatten(), result
 
-    def loss(f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return model.loss(f, y[None])[0]
+    def loss(f: torch.Tensor, y: Tree) -> torch.Tensor:
+        return model.loss_of_outputs(f, mapped(lambda v: v[None], y))[0]
 
     size = max(1, _NUMBERS // (n_outputs(model, weights, samples) * len(weights)))
     for first in range(0, len(samples), size):
         rows = slice(first, first + size)
         with sdpa_kernel(_ATTENTION):
-            jacobian, values = vmap(jacrev(output, has_aux=True), (None, 0))(weights, samples.inputs[rows])
-            curved = vmap(jacrev(jacrev(loss)))(values, samples.targets[rows])
+            few = samples[rows]
+            jacobian, values = vmap(jacrev(output, has_aux=True), (None, 0))(weights, few.inputs)
+            curved = vmap(jacrev(jacrev(loss)))(values, few.targets)
         yield rows, jacobian, curved.reshape(len(values), jacobian.shape[1], -1)
 
 
 def n_outputs(model: TorchModel, weights: Float[torch.Tensor, " d"], samples: Samples) -> int:
     """Return the number of outputs for one sample."""
     with torch.no_grad():
-        return model.outputs(weights, samples.like(weights).inputs[:1]).numel()
+        return model.outputs(weights, samples[:1].like(weights).inputs).numel()
 
 
 def hessian_matrix(
@@ -194,7 +190,7 @@ def gauss_newton_product(
 
     values = outputs(weights)
     push_forward = _pull_back(lambda u: _pull_back(outputs, weights)(u), torch.zeros_like(values))
-    curved = _pull_back(grad(lambda f: beta @ model.loss(f, samples.targets)), values)
+    curved = _pull_back(grad(lambda f: beta @ model.loss_of_outputs(f, samples.targets)), values)
     pull_back = _pull_back(outputs, weights)
 
     def product(v: torch.Tensor) -> torch.Tensor:

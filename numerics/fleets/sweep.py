@@ -24,8 +24,9 @@ from numerics.errors import StepSizeWarning
 from numerics.executors import run_tasks
 from numerics.fleets.sweep_grid import SweepGrid
 from numerics.fleets.sweep_measures import SweepMeasure
-from numerics.fleets.sweep_store import SweepStore, digest
+from numerics.fleets.sweep_store import SweepStore
 from numerics.fleets.sweep_task import SweepJob, run_settings
+from numerics.models.digest import digest
 from numerics.sampling.plan import Data, Weights
 from numerics.sampling.samplers import RMSPropSGLD, Sampler
 from theory import checks

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
-from typing import Any
 
-import numpy as np
-import torch
 import xarray as xr
 
 from numerics.errors import DamagedResultWarning, StoreMismatch
 
-__all__ = ["SweepStore", "digest"]
+__all__ = ["SweepStore"]
 
 _HEADER = "sweep.json"
 
@@ -105,60 +99,3 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-
-
-def digest(value: object) -> str:
-    """Return a digest of numbers, arrays, tensors, names and what is built from them as tuples and dataclasses.
-
-    Examples
-    --------
-    >>> digest((1.0, np.zeros(2))) == digest((1.0, torch.zeros(2, dtype=torch.float64)))
-    True
-    """
-    result = hashlib.sha256()
-    for piece in _pieces(value):
-        result.update(f"{len(piece)} ".encode() + piece)
-    return result.hexdigest()
-
-
-def _pieces(value: Any) -> Iterator[bytes]:
-    """Yield `value` in bytes that are the same in every process, with the length of whatever has parts."""
-    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
-        yield f"{value.dtype.str} {value.shape}".encode()
-        yield np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, torch.Tensor):
-        yield from _pieces(value.detach().cpu().numpy())
-    elif value is None or isinstance(value, (str, int, float, np.generic, torch.dtype)):
-        yield repr(value).encode()
-    else:
-        name, parts = _parts(value)
-        yield f"{name} {len(parts)}".encode()
-        for part in parts:
-            yield from _pieces(part)
-
-
-def _parts(value: Any) -> tuple[str, Sequence[object]]:
-    """Return a name and what else tells an object from others of that name."""
-    if isinstance(value, (tuple, list)):
-        return "list", value
-    if isinstance(value, np.ndarray):
-        return "list", value.tolist()
-    if isinstance(value, Mapping):
-        return "mapping", list(value.items())
-    if is_dataclass(value) and not isinstance(value, type):
-        return _name(type(value)), [getattr(value, field.name) for field in fields(value)]
-    if isinstance(value, xr.DataArray):
-        return "DataArray", (value.dims, value.values, {str(k): c.values for k, c in sorted(value.coords.items())})
-    if isinstance(value, torch.nn.Module):
-        return str(value), (dict(value.state_dict()),)
-    if isinstance(value, functools.partial):
-        return "partial", (value.func, value.args, value.keywords)
-    if isinstance(value, (FunctionType, BuiltinFunctionType)) and "<" not in value.__qualname__:
-        return _name(value), ()
-    raise TypeError(
-        f"a store cannot recognise {value!r} again; name it at the top level of a module, or give no store."
-    )
-
-
-def _name(value: type | FunctionType | BuiltinFunctionType) -> str:
-    return f"{value.__module__}.{value.__qualname__}"

@@ -1,22 +1,19 @@
-"""A function of a weights buffer recorded once as a list of tensor operations, and replayed without what is between them.
+"""A function of buffers, recorded once as a list of tensor operations and replayed without what is between them.
 
-torch.func pays for its transformations at every call, many times what the operations on a small network cost. What it
-does is the same at every call, so it is recorded (make_fx); views of the buffer and what does not depend on the weights
+torch.func and autograd pay for what they do at every call, many times what the operations on a small network cost. What
+they do is the same at every call, so the operations are recorded; views of the buffers and what depends on no buffer
 are worked out once, views that change nothing are left out, and operations are called by their shortest way. The
-operations and their operands are the same, and so are the results, bit for bit: that is checked at other weights before
+operations and their operands stay the same, and so do the results, bit for bit: that is checked at other weights before
 a recording is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch._ops import OpOverload
-from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.node import map_arg
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 __all__ = ["captured"]
@@ -24,130 +21,209 @@ __all__ = ["captured"]
 Function = Callable[..., tuple[torch.Tensor, ...]]
 
 _BY_SHAPE = {"ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full", "scalar_tensor"}
-_LARGEST_CONSTANT = 2**22  # numbers; a larger one that could be kept is made anew at every call
+_LARGEST_CONSTANT = 2**22  # numbers; what is larger is made anew at every call
 _CHANGE = 0.1  # of weights, relative to their own size, where a recording is checked
+# Values that code may branch on, and shapes that depend on them. (Chance does not pass the check.)
+_REFUSED = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 def captured(
-    function: Function, buffer: torch.Tensor, rest: tuple[torch.Tensor, ...] = (), *, into: torch.Tensor
+    function: Function, buffers: tuple[torch.Tensor, ...], rest: tuple[torch.Tensor, ...] = (), *, into: torch.Tensor
 ) -> Function | None:
     """Return a function that does what `function` does, faster; None if it cannot be recorded.
 
     Parameters
     ----------
     function
-        Of the buffer and further tensors; returns tensors, the first of which is written into `into`.
-    buffer
-        Weights. The result reads them where they are: it may only be called with this very tensor.
+        Of the buffers and further tensors; returns tensors, the first of which is written into `into`.
+    buffers
+        Weights, and what else changes in place. The result reads them where they are: it may only be called with these
+        very tensors.
     rest
         Further arguments, of the shapes that calls will have.
     into
-        Where the first result goes; nothing else is handed out twice.
+        Where the first result goes.
+
+    Examples
+    --------
+    >>> w, slope = torch.ones(2), torch.zeros(2)
+    >>> double = captured(lambda w: (2 * w, w.sum()), (w,), into=slope)
+    >>> _ = w.fill_(3)
+    >>> double(w)
+    (tensor([6., 6.]), tensor(6.))
     """
-    before = buffer.clone()
+    weights = buffers[0]
+    before = weights.clone()
     try:
-        replay = _Recording(function, buffer, rest, into).function()
-        generator = torch.Generator(buffer.device).manual_seed(0)
-        noise = torch.empty_like(buffer).normal_(generator=generator)
-        buffer.addcmul_(noise, buffer.abs() + buffer.std(), value=_CHANGE)
+        with _Recorder() as recorder:
+            results = function(*buffers, *rest)
+        replay = _Program(recorder.calls, buffers, rest, results, into).function()
+        generator = torch.Generator(weights.device).manual_seed(0)
+        noise = torch.empty_like(weights).normal_(generator=generator)
+        weights.addcmul_(noise, weights.abs() + weights.std(correction=0), value=_CHANGE)
         turned = tuple(tensor.flip(0) for tensor in rest)
-        if _same(replay(buffer, *turned), function(buffer, *turned)):
-            return replay
-    except Exception:  # noqa: BLE001, S110: whatever a tracer says of a module, the module can be run without it
-        pass
+        found = [tensor.clone() for tensor in replay(*buffers, *turned)]
+        return replay if _same(found, function(*buffers, *turned)) else None
+    except Exception:
+        return None  # whatever speaks against recording a module, it can be run without
     finally:
-        buffer.copy_(before)
-    return None
+        weights.copy_(before)
 
 
-class _Recording:
-    """The graph of a function, its nodes evaluated one by one and made simpler where that changes no result."""
+class _Call(NamedTuple):
+    """One operation: the function, its arguments and what it returned."""
 
-    def __init__(self, function: Function, buffer: torch.Tensor, rest: tuple[torch.Tensor, ...], into: torch.Tensor):
-        self._module: GraphModule = make_fx(function)(buffer, *rest)
-        self._graph = self._module.graph
-        if any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in self._graph.nodes):
-            raise ValueError("an operation in place may change what others see of its operand.")
-        self._place, self._into = _place(buffer), into
-        self._values: dict[Node, Any] = {}
-        self._fixed: set[Node] = set()  # values that are the same tensors at every call
-        self._last = {user: node for node in self._graph.nodes for user in node.all_input_nodes}
-        arguments = iter((buffer, *rest))
-        for node in list(self._graph.nodes):
-            if node.op == "placeholder":
-                self._values[node] = next(arguments)
-                if self._values[node] is buffer:
-                    self._fixed.add(node)
-            elif node.op == "get_attr":
-                self._values[node] = getattr(self._module, node.target)
-                self._fixed.add(node)
-            elif node.op == "call_function":
-                self._visit(node)
-                self._forget(node)
+    way: Callable[..., Any]
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    written: set[int]  # places of operands that it changes
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps every operation on tensors that is carried out within, whatever transformations lie above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not _REFUSED.isdisjoint(func.tags):
+            raise ValueError(f"{func} cannot be replayed.")
+        name, way = func._schema.name.split("::")[-1], func
+        if func._schema.is_mutable:
+            pairs = [*zip(func._schema.arguments, args, strict=False)]
+            pairs += [(a, kwargs[a.name]) for a in func._schema.arguments if a.name in kwargs]
+            written = {
+                _place(t) for a, value in pairs if a.alias_info and a.alias_info.is_write for t in _tensors(value)
+            }
+            result = func(*args, **kwargs)
+        else:
+            written, result = set(), func(*args, **kwargs)
+            way = next((w for w in _ways(name) if _gives(w, args, kwargs, result)), func)
+        self.calls.append(_Call(way, name, args, kwargs, result, written))
+        return result
+
+
+class _Program:
+    """Recorded calls as the lines of a function."""
+
+    def __init__(
+        self,
+        calls: list[_Call],
+        buffers: tuple[torch.Tensor, ...],
+        rest: tuple[torch.Tensor, ...],
+        results: tuple[torch.Tensor, ...],
+        into: torch.Tensor,
+    ) -> None:
+        self._results, self._into = results, into
+        self._changing = {_place(buffer) for buffer in buffers}
+        self._written = set[int]().union(*(call.written for call in calls))
+        made = {id(t) for call in calls for t in _tensors(call.result)}
+        given = {id(t) for t in rest}
+        used = [t for call in calls for t in _tensors((call.args, call.kwargs)) if id(t) not in made | given]
+        if any(_place(t) in self._written for t in (*buffers, *rest, *used)):
+            raise ValueError("what lives longer than a call is changed in place.")
+        self._fixed = {id(t) for t in (*buffers, *used)}  # the same tensors at every call
+        self._same_as: dict[int, torch.Tensor] = {}  # results that are their operand
+        self._calls = self._needed([call for call in calls if not self._settled(call)])
+        self._arguments = [f"x{k}" for k in range(len(buffers) + len(rest))]
+        names = self._arguments[len(buffers) :]
+        self._names = {id(t): name for name, t in zip(names, rest, strict=True)}
+        self._constants: dict[str, Any] = {}
 
     def function(self) -> Function:
-        """Return the recorded function."""
-        self._keep_fixed()
-        self._redirect()
-        self._graph.eliminate_dead_code()
-        self._module.recompile()
-        return self._module.forward
+        """Return the function that carries out the calls."""
+        last = {id(t): k for k, call in enumerate(self._calls) for t in self._operands(call)}
+        lasting = {id(self._source(t)) for t in self._results} | {id(t) for t in self._results}
+        lines, first = [], self._word(self._into)
+        target = self._source(self._results[0])
+        for k, call in enumerate(self._calls):
+            arguments = [*map(self._word, call.args), *(f"{key}={self._word(v)}" for key, v in call.kwargs.items())]
+            if call.result is target and call.name == "cat" and id(target) not in last:
+                arguments.append(f"out={first}")
+                self._names[id(target)] = first
+                names = ["_"]
+            else:
+                names = self._new_names(k, call.result)
+            lines.append(f"{', '.join(names)} = {self._word(call.way)}({', '.join(arguments)})")
+            over = [t for t in self._operands(call) if last[id(t)] == k and id(t) not in lasting | self._fixed]
+            if gone := sorted({self._names[id(t)] for t in over} - set(self._arguments)):
+                lines.append(f"{' = '.join(gone)} = None")
+        more = "".join(f"{self._word(t)}, " for t in self._results[1:])
+        if target is not self._into and self._names.get(id(target)) != first:
+            lines.append(f"{first}.copy_({self._word(target)})")
+        lines.append(f"return ({first}, {more})")
+        source = f"def replay({', '.join(self._arguments)}):\n" + "".join(f"    {line}\n" for line in lines)
+        exec(compile(source, "<recorded operations>", "exec"), self._constants)
+        return self._constants["replay"]
 
-    def _visit(self, node: Node) -> None:
-        """Evaluate a node; find out whether it is fixed, or changes nothing, or has a shorter call."""
-        args, kwargs = (map_arg(part, self._values.__getitem__) for part in (node.args, node.kwargs))
-        value = self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-        inputs = [tensor for k in node.all_input_nodes for tensor in _tensors(self._values[k])]
-        places = {_place(tensor) for tensor in inputs}
-        is_view = all(_place(tensor) in places for tensor in _tensors(value))
-        if isinstance(node.target, OpOverload) and node.target._schema.name.split("::")[-1] in _BY_SHAPE:
-            fixed = True
-        else:
-            fixed = self._fixed.issuperset(node.all_input_nodes) and (is_view or self._place not in places)
-        if fixed and (is_view or sum(tensor.numel() for tensor in _tensors(value)) <= _LARGEST_CONSTANT):
-            self._fixed.add(node)
-        elif is_view and len(inputs) == 1 and isinstance(value, torch.Tensor) and _alike(value, inputs[0]):
-            self._values[node] = inputs[0]
-            node.replace_all_uses_with(node.all_input_nodes[0])
-        elif isinstance(node.target, OpOverload):
-            node.target = next((way for way in _ways(node.target) if _gives(way, args, kwargs, value)), node.target)
+    def _settled(self, call: _Call) -> bool:
+        """Return whether a call need not be repeated: its result is fixed, or is its operand."""
+        if call.written:
+            return False
+        given, found = self._operands(call), _tensors(call.result)
+        places = {_place(t) for t in given}
+        is_view = bool(given) and all(_place(t) in places for t in found)
+        small = is_view or sum(t.numel() for t in found) <= _LARGEST_CONSTANT
+        fixed = call.name in _BY_SHAPE or (
+            all(id(t) in self._fixed for t in given) and (is_view or places.isdisjoint(self._changing))
+        )
+        if fixed and small and self._written.isdisjoint(map(_place, found)):
+            self._fixed.update(map(id, found))
+            return True
+        if is_view and len(given) == 1 and isinstance(call.result, torch.Tensor) and _alike(given[0], call.result):
+            self._same_as[id(call.result)] = given[0]
+            return True
+        return False
 
-    def _forget(self, node: Node) -> None:
-        """Let go of values that no later node takes."""
-        for used in node.all_input_nodes:
-            if self._last.get(used) is node and used not in self._fixed:
-                self._values.pop(used, None)
+    def _needed(self, calls: list[_Call]) -> list[_Call]:
+        """Return the calls whose results are used."""
+        wanted, kept = {id(self._source(t)) for t in self._results}, []
+        for call in reversed(calls):
+            if call.written or not wanted.isdisjoint(map(id, _tensors(call.result))):
+                wanted.update(map(id, self._operands(call)))
+                kept.append(call)
+        return kept[::-1]
 
-    def _keep_fixed(self) -> None:
-        """Turn fixed values into attributes, plain ones: torch looks up registered buffers slowly."""
-        fixed = [node for node in self._graph.nodes if node in self._fixed and node.op != "placeholder"]
-        for k, node in enumerate(fixed):
-            if isinstance(self._values[node], torch.Tensor) and not self._fixed.issuperset(node.users):
-                self._module.__dict__[f"_fixed_{k}"] = self._values[node]
-                with self._graph.inserting_before(node):
-                    node.replace_all_uses_with(self._graph.create_node("get_attr", f"_fixed_{k}"))
+    def _source(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._same_as.get(id(tensor), tensor)
 
-    def _redirect(self) -> None:
-        """Write the first result where it is asked for."""
-        (output,) = (node for node in self._graph.nodes if node.op == "output")
-        first = output.args[0][0]
-        self._module.__dict__["_into"] = self._into
-        with self._graph.inserting_before(first if first.target is torch.cat else output):
-            into = self._graph.create_node("get_attr", "_into")
-        if first.target is torch.cat and len(first.users) == 1:
-            first.kwargs = {**first.kwargs, "out": into}
-        else:
-            with self._graph.inserting_before(output):
-                copied = self._graph.call_function(torch.Tensor.copy_, (into, first))
-            output.args = ((copied, *output.args[0][1:]),)
+    def _operands(self, call: _Call) -> list[torch.Tensor]:
+        return [self._source(t) for t in _tensors((call.args, call.kwargs))]
+
+    def _new_names(self, k: int, result: Any) -> list[str]:
+        """Name what a call returns: a tensor, or several."""
+        if isinstance(result, torch.Tensor):
+            self._names[id(result)] = f"v{k}"
+            return [f"v{k}"]
+        names = [f"v{k}_{j}" for j in range(len(result))]
+        self._names.update({id(t): name for t, name in zip(result, names, strict=True)})
+        return names + [""] * (len(names) == 1)
+
+    def _word(self, value: Any) -> str:
+        """Return the expression for an argument."""
+        if isinstance(value, torch.Tensor):
+            value = self._source(value)
+            if id(value) in self._names:
+                return self._names[id(value)]
+        elif isinstance(value, (list, tuple)):
+            return f"[{', '.join(map(self._word, value))}]"
+        elif value is None or isinstance(value, (bool, int)):
+            return repr(value)
+        name = f"k{id(value)}"
+        self._constants[name] = value
+        return name
 
 
-def _ways(operation: OpOverload) -> list[Callable[..., Any]]:
-    """Return functions of the operation's name that torch binds directly, without looking up an overload."""
-    name = operation._schema.name.split("::")[-1]
+def _ways(name: str) -> Iterator[Callable[..., Any]]:
+    """Yield functions of an operation's name that torch binds directly, without looking up an overload."""
     name = {"_unsafe_view": "view"}.get(name, name)
-    places = (torch, torch.Tensor, torch._C._nn)
-    return [getattr(place, name) for place in places if callable(getattr(place, name, None))]
+    for owner in (torch, torch.Tensor, torch._C._nn):
+        if callable(way := getattr(owner, name, None)):
+            yield way
 
 
 def _gives(way: Callable[..., Any], args: Any, kwargs: Any, value: Any) -> bool:
@@ -159,8 +235,10 @@ def _gives(way: Callable[..., Any], args: Any, kwargs: Any, value: Any) -> bool:
 
 def _same(a: Any, b: Any) -> bool:
     """Whether two results agree in every bit and in their layout."""
-    pairs = list(zip(_tensors(a), _tensors(b), strict=True))
-    return all(x.stride() == y.stride() and torch.equal(x, y) for x, y in pairs)
+    a, b = _tensors(a), _tensors(b)
+    return len(a) == len(b) and all(
+        x.dtype == y.dtype and x.stride() == y.stride() and torch.equal(x, y) for x, y in zip(a, b, strict=True)
+    )
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:

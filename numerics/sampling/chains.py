@@ -9,10 +9,12 @@ are the same for the same call. On other devices than the CPU one generator serv
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
@@ -32,8 +34,7 @@ from numerics.sampling.targets import Buffer, Target
 __all__ = ["run_chains"]
 
 _CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
-_NUMBERS_TOGETHER = 2**22  # weights of a batch of modules: 16 MB in float32, and autograd holds several times that
-_NUMBERS_ON_DEVICE = 2**28  # the same on another device, which is idle unless it has all there is: 1 GB
+_NUMBERS_ON_DEVICE = 2**28  # weights of a batch on another device, which is idle unless it has all there is: 1 GB
 
 
 # Takes the chains, the number of the first draw, and what is recorded over consecutive draws (chains, draws, columns)
@@ -83,25 +84,23 @@ def run_chains(
     workers = workers or len(os.sched_getaffinity(0))
     batches = _batches(plan, workers, set(skip)) if state is None or state.empty else state.batches
     before: list[dict[str, Any] | None] = [None] * len(batches) if state is None or state.empty else [*state.contents]
-    cancelled = Event()
+    cancelled, threads = Event(), max(min(workers, len(batches)), 1)
+    targets = _Targets(plan, batches, threads)
 
-    def run(batch: slice, content: dict[str, Any] | None) -> _Batch:
-        with torch.no_grad():
-            running = _Batch(plan, batch, content)
+    def run(batch: slice, content: dict[str, Any] | None) -> tuple[float, dict[str, Any]]:
+        with torch.no_grad(), targets.lent(batch) as target:
+            running = _Batch(plan, batch, target, content)
             running.run(record, cancelled)
-        return running
+            return running.acceptance, {} if state is None else running.content()
 
     rates, after = [], []
-    with ThreadPoolExecutor(
-        max(min(workers, len(batches)), 1), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(run, batch, content) for batch, content in zip(batches, before, strict=True)]
         with _cancelling(cancelled, pool):
             for batch, future in zip(batches, futures, strict=True):
-                running = future.result()
-                rates.append(running.acceptance)
-                if state is not None:
-                    after.append(running.content())
+                rate, content = future.result()
+                rates.append(rate)
+                after.append(content)
                 if finished is not None:
                     finished(batch)
                 if progress is not None:
@@ -109,6 +108,28 @@ def run_chains(
     if state is not None:
         state.fingerprint, state.batches, state.contents = plan.fingerprint(), batches, after
     return float(np.mean(rates)) if rates else float("nan")
+
+
+class _Targets:
+    """Targets for batches of chains, one for each thread and size, used again for the next batch of the size."""
+
+    def __init__(self, plan: ChainPlan, batches: list[slice], threads: int) -> None:
+        kind = ModuleTarget if isinstance(plan.checkpoints, ModuleCheckpoints) else LinearTarget
+        self._free: dict[int, SimpleQueue[Target]] = {}
+        for size, count in Counter(batch.stop - batch.start for batch in batches).items():
+            self._free[size] = SimpleQueue()
+            for _ in range(min(count, threads)):
+                self._free[size].put(kind(plan, size))
+
+    @contextmanager
+    def lent(self, batch: slice) -> Iterator[Target]:
+        """Return the context in which a batch has a target."""
+        free = self._free[batch.stop - batch.start]
+        target = free.get()
+        try:
+            yield target
+        finally:
+            free.put(target)
 
 
 @contextmanager
@@ -124,12 +145,12 @@ def _cancelling(cancelled: Event, pool: ThreadPoolExecutor) -> Iterator[None]:
 
 def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
     """Return runs of consecutive chains that are left to do, in batches as equal as the number of threads allows."""
-    together, size = _CHAINS_TOGETHER, plan.checkpoints.flat.shape[1]
+    together = _CHAINS_TOGETHER
     if isinstance(plan.checkpoints, ModuleCheckpoints):
-        together = int(np.clip(_NUMBERS_TOGETHER // size, 1, _CHAINS_TOGETHER))
+        together = plan.engine.together
         workers = 1  # of batches' edges: bits of modules depend on them, and must not depend on the machine
-    if plan.device.type != "cpu":
-        together, workers = max(1, _NUMBERS_ON_DEVICE // size), 1
+    elif plan.device.type != "cpu":
+        together, workers = max(1, _NUMBERS_ON_DEVICE // plan.n_weights), 1
     todo = np.array([chain for chain in range(plan.total) if chain not in skip], dtype=int)
     if len(todo) == 0:
         return []
@@ -149,7 +170,7 @@ class _Batch:
         self._plan, self._chains, self._target = plan, chains, target
         numbers = range(chains.start, chains.stop)
         setting, checkpoint, _ = (list(part) for part in zip(*map(plan.locate, numbers), strict=True))
-        target.load(plan.starts(checkpoint))
+        target.load(*plan.starts(checkpoint))
         samplers = [plan.samplers[k] for k in setting]
         # Chains with equal settings go as one row, but for a sampler that decides for each of them.
         self._shared = len(set(samplers)) == 1 and not samplers[0].adjusts
@@ -171,7 +192,7 @@ class _Batch:
 
     def run(self, record: Record, cancelled: Event) -> None:
         """Take the plan's number of draws."""
-        plan, target, rule = self._plan, self._target, self._rule
+        plan, target, rule, noise = self._plan, self._target, self._rule, self._noise
         w, gradient = self._parts(target.weights), self._parts(target.gradient)
         block = target.recorded.new_empty(len(target.recorded), plan.block, target.recorded.shape[1])
         filled = handed = 0
@@ -179,7 +200,7 @@ class _Batch:
         for step in range(self._moved, last + 1):
             if cancelled.is_set():
                 raise InterruptedError("the call was interrupted, or another batch of its chains failed.")
-            noise = self._noise.next()
+            normals = noise.next()
             drawing = step >= plan.burn_in and (step - plan.burn_in) % plan.thin == 0
             target.evaluate(record=drawing or rule.adjusts, mean_loss=rule.adjusts, batch=noise.batch)
             if rule.adjusts:
@@ -191,7 +212,7 @@ class _Batch:
                 if filled == plan.block or handed + filled == plan.draws:
                     self._hand_over(self._drawn + handed, handed, block[:, :filled], record)
                     handed, filled = handed + filled, 0
-            rule.move(w, gradient, self._parts(noise.normals))
+            rule.move(w, gradient, self._parts(normals))
         self._moved, self._drawn = last + 1, self._drawn + plan.draws
 
     def _hand_over(self, draw: int, first: int, values: Float[torch.Tensor, "c b m"], record: Record) -> None:
@@ -254,7 +275,6 @@ class _Noise:
             for row, generator in zip(self._rows, self._generators, strict=True):
                 row.normal_(generator=generator)
             self._lay()
-        self._now = self._block[:, self._used]
         self._used += 1
         return self._normals[self._used - 1]
 
@@ -264,14 +284,14 @@ class _Noise:
     @property
     def luck(self) -> Float[torch.Tensor, " c"]:
         """The number that decides on a proposal."""
-        return self._now[:, self._d]
+        return self._block[:, self._used - 1, self._d]
 
     @property
     def batch(self) -> Int[torch.Tensor, "c b"] | None:
         """Samples of this step's gradient; None for all of them."""
         if self._batch_size is None:
             return None
-        return self._now[:, self._d + self._extra :].topk(self._batch_size, dim=1).indices
+        return self._block[:, self._used - 1, self._d + self._extra :].topk(self._batch_size, dim=1).indices
 
     def state(self) -> dict[str, Any]:
         """Return the generators' states and what is left of the block."""

@@ -54,6 +54,8 @@ class Rule(ABC):
 
     def _factor(self, value: Callable[[Any], float]) -> Factor:
         """Return one number where all rows agree, else a column."""
+        if len(self._distinct) == 1:
+            return value(self._distinct[0])
         values = {value(s) for s in self._distinct}
         return values.pop() if len(values) == 1 else self._column(value)
 
@@ -125,8 +127,7 @@ class PreconditionedRule(Rule):
         """See `Rule.move`."""
         if self._adaptation is None or self._taken < self._adaptation:
             self._adapt(gradient)
-        unit = self._factor(lambda s: self._unit(s) ** 0.5)
-        half = self._factor(lambda s: -s.n_beta / 2 * self._unit(s) ** 0.5)
+        unit, half = self._factor(self._root_unit), self._factor(lambda s: -s.n_beta / 2 * self._root_unit(s))
         for x, g, z, pulled, root in zip(w, gradient, noise, self._pulled, self._root, strict=True):
             # With root = sqrt(eps_t / u_t) the step is sqrt(u_t) root [noise - n_beta / 2 sqrt(u_t) root drift].
             g.addcmul_(x, self._pull).sub_(pulled).mul_(root)
@@ -146,6 +147,9 @@ class PreconditionedRule(Rule):
         for g, squares, root in zip(gradient, self._squares, self._root, strict=True):
             _add_product(squares, g, g, fresh, spare=root)
             torch.sqrt(squares, out=root).add_(offset).rsqrt_()
+
+    def _root_unit(self, sampler: Any) -> float:
+        return self._unit(sampler) ** 0.5
 
     def _unit(self, sampler: Any) -> float:
         """Return u_t of the last step at which the preconditioner moved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +50,8 @@ class Target(ABC):
     mean_loss: Float[torch.Tensor, " c"]
 
     @abstractmethod
-    def load(self, values: Float[torch.Tensor, "c d"]) -> None:
-        """Take over weights, ordered as a module's parameters are."""
+    def load(self, values: Float[torch.Tensor, "c d"], states: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights, ordered as a module's parameters are, and what else a checkpoint holds, by name."""
 
     @abstractmethod
     def noise(self, block: Float[torch.Tensor, "c s d"]) -> list[Buffer]:

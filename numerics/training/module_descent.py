@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from torch.func import vmap
 
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.evaluation import losses_for_weights, ways_of
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, distinct_seeds, on_cpu
@@ -65,12 +65,13 @@ class ModuleDescent(Descent):
             at_start = ModuleCheckpoints(np.array([0.0]), model, run[None])
             at_start.check_fits(self.samples)
             at_start.check_fits(self.queries)
+        self._way = ways_of(model, weights[0], self.samples).weights
 
     def step(self, state: State, beta: Float[np.ndarray, "runs n"]) -> Callable[[], None]:
         """Return a function that advances `state` in place by one epoch with sample weights `beta`."""
         (weights,) = state
         share = torch.tensor(beta / len(self.samples), dtype=weights.dtype, device=weights.device)
-        losses = vmap(lambda w: self.model.losses(w, self.samples))
+        losses = losses_for_weights(self.model, self.samples, self._way)
 
         @torch.enable_grad()
         def advance() -> None:
@@ -83,7 +84,8 @@ class ModuleDescent(Descent):
 
     def losses(self, state: State) -> Float[torch.Tensor, "runs m"]:
         """Return the loss of every query in every run."""
-        return vmap(lambda w: self.model.losses(w, self.queries))(state[0])
+        with torch.no_grad():
+            return losses_for_weights(self.model, self.queries, self._way)(state[0])
 
     def checkpoints(self, epochs: np.ndarray, states: State) -> ModuleCheckpoints:
         """Return what a run passed through."""
@@ -130,4 +132,5 @@ def _redrawn(model: TorchModel, seed: int) -> Float[torch.Tensor, " d"]:
                     f"layer {name!r} ({type(layer).__name__}) holds parameters but has no reset_parameters(), so a "
                     "seed cannot redraw it; give the initial weights of every seed instead."
                 )
-    return torch.cat([p.flatten() for p in module.parameters()]).to(model.initial().device)
+    drawn = dict(module.named_parameters())
+    return torch.cat([drawn[name].flatten() for name in model.free]).to(model.initial().device)
