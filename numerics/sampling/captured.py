@@ -121,12 +121,14 @@ class _Program:
         self._results, self._into = results, into
         self._changing = {_place(buffer) for buffer in buffers}
         self._written = set[int]().union(*(call.written for call in calls))
-        made = {id(t) for call in calls for t in _tensors(call.result)}
-        given = {id(t) for t in rest}
-        used = [t for call in calls for t in _tensors((call.args, call.kwargs)) if id(t) not in made | given]
-        if any(_place(t) in self._written for t in (*buffers, *rest, *used)):
+        made, used = {id(t) for t in rest}, list(buffers)
+        for call in calls:
+            found = [t for t in _tensors((call.args, call.kwargs)) if id(t) not in made]
+            used += found
+            made.update(id(t) for t in (*found, *_tensors(call.result)))
+        if any(_place(t) in self._written for t in (*rest, *used)):
             raise ValueError("what lives longer than a call is changed in place.")
-        self._fixed = {id(t) for t in (*buffers, *used)}  # the same tensors at every call
+        self._fixed = {id(t) for t in used}  # the same tensors at every call
         self._same_as: dict[int, torch.Tensor] = {}  # results that are their operand
         self._calls = self._needed([call for call in calls if not self._settled(call)])
         self._arguments = [f"x{k}" for k in range(len(buffers) + len(rest))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 from torch.func import grad_and_value, vmap
 
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.module import TorchModel
 from numerics.models.samples import Parts, Samples
 from numerics.models.trees import leaves, mapped
 from numerics.sampling.captured import captured
@@ -41,7 +43,7 @@ class ModuleTarget(Target):
         self._plan, self._chains = plan, chains
         self._weights, self._slopes = self._new(chains, plan.n_weights), self._new(chains, plan.n_weights)
         self.weights, self.gradient = (Buffer([value], [value]) for value in (self._weights, self._slopes))
-        self._model = plan.checkpoints.model.to(self._weights)
+        self._model = _own(plan.checkpoints.model.to(self._weights))
         self._states: dict[str, torch.Tensor] = {}
         self._data = Samples.of(plan.data).like(self._weights)
         self._asked = [_Asked(plan, group, self._data, self._weights) for group in plan.recorded.groups]
@@ -254,6 +256,20 @@ def _losses(
     flat = parts.losses(model, w, state)
     losses = flat.new_zeros(len(samples)).index_add(0, parts.sample, flat * parts.share.to(flat))
     return losses, [flat if group.is_parts else losses for group in groups]
+
+
+def _own(model: TorchModel) -> TorchModel:
+    """Return the model around a module of its own with the same tensors: a call puts weights into the module.
+
+    Targets run on several threads, and no thread may see the weights of another.
+    """
+    result, loss = copy.copy(model), model.loss
+    modules = [model.module, *([loss] if isinstance(loss, torch.nn.Module) else [])]
+    shared = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
+    object.__setattr__(result, "module", copy.deepcopy(model.module, dict(shared)))
+    if isinstance(loss, torch.nn.Module):
+        object.__setattr__(result, "loss", copy.deepcopy(loss, dict(shared)))
+    return result
 
 
 def _first_apart(function: Function) -> Callable[..., tuple[torch.Tensor, tuple[torch.Tensor, ...]]]:
