@@ -17,6 +17,7 @@ from numerics.errors import (
     SolveNotConverged,
     StepSizeWarning,
     TrainingDiverged,
+    UntrustedResultWarning,
     WorkerLost,
 )
 from numerics.fleets.over_checkpoints import over_checkpoints
@@ -39,6 +40,7 @@ from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
 from numerics.sampling.groups import group_influence
 from numerics.sampling.sample import sample
 from numerics.sampling.samplers import MALA, SGLD, RMSPropSGLD, Sampler
+from numerics.sampling.trust import Trust, TrustLevel, trust
 from numerics.training.descent import TrainingConfig
 from numerics.training.gradient_flow import gradient_flow
 from numerics.training.retraining import leave_group_out, leave_one_out, retrain, timed_ablation
@@ -71,6 +73,9 @@ __all__ = [
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingRun",
+    "Trust",
+    "TrustLevel",
+    "UntrustedResultWarning",
     "WorkerLost",
     "bayesian_influence",
     "branching_epochs",
@@ -107,5 +112,6 @@ __all__ = [
     "timed_ablation",
     "tracin",
     "train",
+    "trust",
     "unrolled_influence",
 ]

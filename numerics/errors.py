@@ -9,6 +9,7 @@ __all__ = [
     "SolveNotConverged",
     "StepSizeWarning",
     "TrainingDiverged",
+    "UntrustedResultWarning",
     "WorkerLost",
 ]
 
@@ -37,6 +38,10 @@ class SamplerDiverged(ArithmeticError):
 
 class StepSizeWarning(UserWarning):
     """The step size may lie outside the range in which the sampler is stable."""
+
+
+class UntrustedResultWarning(UserWarning):
+    """A sampled number is not what it is called, or its chains do not agree; the message says which and why."""
 
 
 class TrainingDiverged(ArithmeticError):
