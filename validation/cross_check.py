@@ -28,6 +28,7 @@ from validation.runner import Ledger, run_ledger
 __all__ = ["cross_check", "settings_for"]
 
 _TOY = 15**0.5  # largest singular value of the toy model
+_BURN_IN = 50  # steps; each keeps 1 - eps gamma / 2 = 3/4 of the way from the checkpoint to the mean
 _LONGEST = 40_000  # epochs
 _LARGEST_HESSIAN = 1200  # dimensions; 101 of them take about 15 seconds
 
@@ -77,7 +78,8 @@ def settings_for(dataset: Dataset, *, seed: int = 0) -> Settings:
         localization=localization,
         stability=stability,
     )
-    return replace(Settings(training=training, sampler=sampler, seed=seed), every=2 * (epochs // 100))
+    settings = Settings(training=training, sampler=sampler, burn_in=_BURN_IN, seed=seed)
+    return replace(settings, every=2 * (epochs // 100))
 
 
 def cross_check(
@@ -121,7 +123,7 @@ def cross_check(
     if len(dataset) < 2:
         raise ValueError("the data set has one sample, but influence on another needs two.")
     settings = settings_for(dataset) if settings is None else settings
-    left_out = _too_large(dataset, settings)
+    left_out = too_large(dataset, settings)
     pairs = [pair for pair in PAIRS if not {pair.reference, pair.measure} & left_out]
     names = f"{len(dataset)} samples, {dataset.n_inputs} inputs, {dataset.n_outputs} outputs"
     experiment = Experiment(dataset, settings, started)
@@ -137,7 +139,7 @@ def cross_check(
     )
 
 
-def _too_large(dataset: Dataset, settings: Settings) -> set[str]:
+def too_large(dataset: Dataset, settings: Settings) -> set[str]:
     """Return the names of the measures that need a Hessian, if it is too large to be inverted at every checkpoint."""
     side = dataset.n_inputs + dataset.n_outputs
     if min(settings.training.hidden, side) * side <= _LARGEST_HESSIAN:
