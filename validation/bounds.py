@@ -106,6 +106,11 @@ def _of_step(coarse: xr.DataArray, fine: xr.DataArray) -> xr.DataArray:
     return 2 * _SECOND_ORDER * (coarse - fine.assign_coords(epoch=fine["epoch"] / 2))
 
 
+def _late(experiment: Experiment) -> float:
+    """Return the error of second order in the step as a share of that of first order: the lateness of descent."""
+    return abs(experiment.lateness)
+
+
 def _unbalanced(experiment: Experiment) -> float:
     """Return the relative error that unbalanced initial weights leave in the matrix solution, sigma^2 h / s."""
     training = experiment.settings.training
@@ -113,10 +118,14 @@ def _unbalanced(experiment: Experiment) -> float:
 
 
 def _deterministic(
-    reference: xr.DataArray, error: xr.DataArray, floor: float, why: str, *more: xr.DataArray
+    reference: xr.DataArray, error: xr.DataArray, floor: float, late: float, why: str, *more: xr.DataArray
 ) -> Bounds:
-    """Return the bounds of a measure that differs from the reference by errors of these sizes."""
-    typical = floor * _rms(reference)
+    """Return the bounds of a measure that differs from the reference by errors of these sizes.
+
+    What is of higher order, the share `floor` of the reference and `late` of the first-order error, may fall on any
+    trajectory, the smallest too.
+    """
+    typical = floor * _rms(reference) + late * max(_rms(part) for part in (error, *more))
     total = sum(_norm(part) for part in (error, *more)) + typical * np.sqrt(reference.size)
     blur = total / _norm(reference) if _norm(reference) > 0 else np.inf
     tolerance = sum((np.sqrt(np.square(part).mean("epoch")) for part in (error, *more)), start=xr.zeros_like(error[0]))
@@ -156,7 +165,7 @@ def retraining_bounds(experiment: Experiment) -> Bounds:
         f"halving the learning rate moves retraining by {_norm(error) / 2 / _SECOND_ORDER:.2g} (root of summed "
         f"squares), which is half of the step's error; unbalanced initial weights sigma^2 h / s = {floor:.1g}"
     )
-    return _deterministic(experiment.retrained, error, floor, why)
+    return _deterministic(experiment.retrained, error, floor, _late(experiment), why)
 
 
 def brief_ablation_bounds(experiment: Experiment) -> Bounds:
@@ -178,7 +187,7 @@ def brief_ablation_bounds(experiment: Experiment) -> Bounds:
         f"halving the learning rate moves brief ablation by {_norm(error) / 2 / _SECOND_ORDER:.2g}, which is half of "
         f"the step's error; unbalanced initial weights {floor:.1g}"
     )
-    return _deterministic(reference, error, floor, why)
+    return _deterministic(reference, error, floor, _late(experiment), why)
 
 
 def _derivative(experiment: Experiment) -> xr.DataArray:
@@ -222,7 +231,7 @@ def derivative_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of the sample-weight formula where its assumption holds: from decoupled weights."""
     error = _step_error_of_derivative(experiment)
     why = f"halving the learning rate moves the derivative by {_norm(error) / 2 / _SECOND_ORDER:.2g}, half of its error"
-    return _deterministic(aligned_derivative(experiment), error, _DIFFERENCE, why)
+    return _deterministic(aligned_derivative(experiment), error, _DIFFERENCE, _late(experiment), why)
 
 
 # The central difference at weights 1 +- 1e-3 is off by 1e-6 / 6 times the third derivative. A mode is being learned
@@ -239,17 +248,13 @@ def coupling_bounds(experiment: Experiment) -> Bounds:
     reference = without_self(experiment.retrained_derivative)
     coupling = reference - without_self(aligned_derivative(experiment))
     step = without_self(_step_error_of_derivative(experiment))
-    reference, coupling, step = (_off_diagonal(part) for part in (reference, coupling, step))
+    reference, coupling, step = (part.fillna(0.0) for part in (reference, coupling, step))
     share = _norm(coupling) / _norm(reference) if _norm(reference) > 0 else np.inf
     why = (
         f"coupling of the modes by the initial weights moves retraining by {share:.2g} of itself, measured from "
         "decoupled weights; and the step"
     )
-    return _deterministic(reference, coupling, _DIFFERENCE, why, step)
-
-
-def _off_diagonal(influence: xr.DataArray) -> xr.DataArray:
-    return influence.fillna(0.0)
+    return _deterministic(reference, coupling, _DIFFERENCE, _late(experiment), why, step)
 
 
 @_kept
