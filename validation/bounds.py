@@ -130,11 +130,16 @@ def _deterministic(
     blur = total / _norm(reference) if _norm(reference) > 0 else np.inf
     tolerance = sum((np.sqrt(np.square(part).mean("epoch")) for part in (error, *more)), start=xr.zeros_like(error[0]))
     return Bounds(
-        {"pearson": (_cosine(total, reference), 1.0), "slope": (1 - blur, 1 + blur)},
+        _fields(_cosine(total, reference), float(1 - blur), float(1 + blur)),
         f"{why}: {blur:.2g} of the reference in all",
         float(blur),
         tolerance.drop_vars("epoch", errors="ignore") + typical,
     )
+
+
+def _fields(pearson: float, low: float, high: float) -> dict[str, tuple[float, float]]:
+    """Return bounds of the slope and, unless any correlation is possible, of Pearson's: it may not even exist then."""
+    return ({"pearson": (pearson, 1.0)} if pearson > -1 else {}) | {"slope": (low, high)}
 
 
 def _cosine(error: float, reference: xr.DataArray, angle: float = 0.0) -> float:
@@ -157,6 +162,7 @@ def _step_error_of_retraining(experiment: Experiment) -> xr.DataArray:
     return _of_step(experiment.retrained, leave_one_out(fine.dataset, fine.settings.training))
 
 
+@_kept
 def retraining_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of leave-one-out in closed form against retraining: descent is Euler's method on the flow."""
     error = _step_error_of_retraining(experiment)
@@ -168,6 +174,7 @@ def retraining_bounds(experiment: Experiment) -> Bounds:
     return _deterministic(experiment.retrained, error, floor, _late(experiment), why)
 
 
+@_kept
 def brief_ablation_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of brief ablation in closed form: the same step, seen by windows.
 
@@ -227,6 +234,7 @@ def _step_error_of_derivative(experiment: Experiment) -> xr.DataArray:
     return _of_step(aligned_derivative(experiment), _derivative(fine))
 
 
+@_kept
 def derivative_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of the sample-weight formula where its assumption holds: from decoupled weights."""
     error = _step_error_of_derivative(experiment)
@@ -239,6 +247,7 @@ def derivative_bounds(experiment: Experiment) -> Bounds:
 _DIFFERENCE = 1e-6 / 6 * 20**3
 
 
+@_kept
 def coupling_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of the sample-weight formula against retraining from the actual weights.
 
@@ -279,6 +288,7 @@ def sampling_bounds(reference: str) -> Callable[[Experiment], Bounds]:
     checkpoint share their draws and may be off together, checkpoints are independent.
     """
 
+    @_kept
     def bounds(experiment: Experiment) -> Bounds:
         law, sampled = _law(experiment), experiment.bayesian
         against: Float[np.ndarray, "t n n"] = getattr(law, reference)
@@ -301,7 +311,7 @@ def sampling_bounds(reference: str) -> Callable[[Experiment], Bounds]:
         )
         level = trust(sampled, chains=experiment.settings.chains)
         return Bounds(
-            {"pearson": (lowest, 1.0), "slope": (slope - off_slope, slope + off_slope)},
+            _fields(lowest, slope - off_slope, slope + off_slope),
             why,
             off_slope / slope if slope > 0 else np.inf,
             doubt=f"the draws are {level}" if level.level is TrustLevel.UNUSABLE else "",

@@ -139,10 +139,10 @@ def cross_check(
     )
 
 
-def too_large(dataset: Dataset, settings: Settings) -> set[str]:
+def too_large(dataset: Dataset, settings: Settings, limit: int = _LARGEST_HESSIAN) -> set[str]:
     """Return the names of the measures that need a Hessian, if it is too large to be inverted at every checkpoint."""
     side = dataset.n_inputs + dataset.n_outputs
-    if min(settings.training.hidden, side) * side <= _LARGEST_HESSIAN:
+    if min(settings.training.hidden, side) * side <= limit:
         return set()
     return {name for name in MEASURES if name.startswith("Hessian")}
 

@@ -116,8 +116,8 @@ def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
-        cells = [*numbers, escape(result.problem or text)] if wide else numbers[:2]
+        text = f"{result.pair.expected}: {result.pair.why}" if result.checks else result.pair.why
+        cells = [*numbers, escape(result.problem or result.undecided or text)] if wide else numbers[:2]
         table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
     return table
 
@@ -212,9 +212,8 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "measure": result.pair.measure,
                 "expected": result.pair.expected,
                 "why": result.pair.why,
-                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()}
-                if result.bounded
-                else {},
+                "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
+                "undecided": result.undecided,
                 "found": None if result.found is None else asdict(result.found),
                 "problem": result.problem,
                 "verdict": result.verdict,

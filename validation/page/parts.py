@@ -161,14 +161,16 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", number(found.slope), number(found.relative_max_error)]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if result.bounded else mathematics(pair.why)
+        judged = result.checks or pair.general
+        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if judged else mathematics(pair.why)
         if result.problem:
             text = f"not defined here: {escape(result.problem)}"
-        limits = ", ".join(
-            f"{field.replace('_', ' ')} {number(low)} to {number(high)}" for field, (low, high) in pair.bounds.items()
-        )
-        if limits and result.bounded:
-            text += f'<br><span class="note">bound: {escape(limits)}</span>'
+        if result.undecided:
+            text += f"<br><b>Not decided</b>: {escape(result.undecided)}."
+        limits = "; ".join(f"{check.quantity} {number(check.measured)}, bound {bound(check)}" for check in result.checks)
+        if limits:
+            derivation = f" ({mathematics(result.checks[0].why)})" if pair.general else ""
+            text += f'<br><span class="note">{escape(limits)}{derivation}</span>'
         rows.append([mathematics(pair.reference), mathematics(pair.measure), *numbers, text, badge(result.verdict)])
     columns = ["reference", "measure", "#Pearson", "#slope", "#rel. max error", "#peak shift (epochs)", "#same sign"]
     return table([*columns, "expected, and why", "verdict"], rows)
