@@ -128,7 +128,7 @@ def _deterministic(
     typical = floor * _rms(reference) + late * max(_rms(part) for part in (error, *more))
     total = sum(_norm(part) for part in (error, *more)) + typical * np.sqrt(reference.size)
     blur = total / _norm(reference) if _norm(reference) > 0 else np.inf
-    tolerance = sum((np.sqrt(np.square(part).mean("epoch")) for part in (error, *more)), start=xr.zeros_like(error[0]))
+    tolerance = sum(((part**2).mean("epoch") ** 0.5 for part in (error, *more)), start=xr.zeros_like(error[0]))
     return Bounds(
         _fields(_cosine(total, reference), float(1 - blur), float(1 + blur)),
         f"{why}: {blur:.2g} of the reference in all",
@@ -238,12 +238,13 @@ def _step_error_of_derivative(experiment: Experiment) -> xr.DataArray:
 def derivative_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of the sample-weight formula where its assumption holds: from decoupled weights."""
     error = _step_error_of_derivative(experiment)
-    why = f"halving the learning rate moves the derivative by {_norm(error) / 2 / _SECOND_ORDER:.2g}, half of its error"
+    why = f"halving the learning rate moves the derivative by {_norm(error) / 2 / _SECOND_ORDER:.2g}, half its error"
     return _deterministic(aligned_derivative(experiment), error, _DIFFERENCE, _late(experiment), why)
 
 
 # The central difference at weights 1 +- 1e-3 is off by 1e-6 / 6 times the third derivative. A mode is being learned
-# while its exponent 2 s t / tau is near ln(s / g0), and a weight changes s by its share: three derivatives give its cube.
+# while its exponent 2 s t / tau is near ln(s / g0) < 20, and a weight changes s by its share: three derivatives give the
+# cube.
 _DIFFERENCE = 1e-6 / 6 * 20**3
 
 
@@ -305,9 +306,10 @@ def sampling_bounds(reference: str) -> Callable[[Experiment], Bounds]:
         between = np.corrcoef(against.ravel(), law.expected.ravel())[0, 1]
         lowest = _cosine(total, expected, float(np.arccos(np.clip(between, -1, 1))))
         why = (
-            f"the law of these chains gives a slope of {slope:.3f} and a Pearson correlation of {between:.4f}: curvature "
-            f"(n_beta H / gamma up to {law.curvature:.2f}), step, second order of the losses and start of the chains; "
-            f"{_SIGMAS:g} standard errors and {law.remainder:.1%} for what it leaves out move the slope by {off_slope:.2g}"
+            f"the law of these chains gives a slope of {slope:.3f} and a Pearson correlation of {between:.4f}, by "
+            f"curvature (n_beta H / gamma up to {law.curvature:.2f}), step, second order of the losses and start of "
+            f"the chains; {_SIGMAS:g} standard errors, and {law.remainder:.1%} for what it leaves out, move the slope "
+            f"by {off_slope:.2g}"
         )
         level = trust(sampled, chains=experiment.settings.chains)
         return Bounds(

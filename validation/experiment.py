@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -116,6 +117,12 @@ class Experiment:
     def with_settings(self: AnyExperiment, settings: Settings) -> AnyExperiment:
         """Return the same data under other settings, with nothing measured yet."""
         return type(self)(self.dataset, settings, self._announce)
+
+    def twin(self: AnyExperiment) -> AnyExperiment:
+        """Return a copy that shares what is measured so far, and whose measures may be replaced."""
+        result = copy(self)
+        result._variants, result._reweighted = dict(self._variants), dict(self._reweighted)
+        return result
 
     def variant(self: AnyExperiment, **training: Any) -> AnyExperiment:
         """Return the same experiment with other settings of gradient descent, kept for the next who asks."""

@@ -6,9 +6,9 @@ Hessians H_i of the losses there, and the variance v of a weight, the draws of a
 .. math:: \mathrm{Cov}(\ell_i, \ell_j) = g_i^T \Sigma\, g_j + \tfrac12 v^2 \operatorname{tr} H_i H_j + (\text{start}),
     \qquad \Sigma = \frac{1}{h (1 - \epsilon h / 4)}, \quad h = \gamma + n_\beta H ,
 
-Sigma being the law of Langevin steps of size epsilon. It is expanded in :math:`n_\beta H / \gamma`, a power series that
-products of the gradients with H give to all the orders needed. The start is the way from the checkpoint to m, which the
-draws contain where there is no burn-in; it is followed without noise. Written for the bounds of `validation.pairs`, from
+Sigma being the law of Langevin steps of size epsilon. It is expanded in :math:`n_\beta H / \gamma`, a power series
+that products of the gradients with H give to all the orders needed. The start is the way from the checkpoint to m,
+which the draws contain where there is no burn-in; it is followed without noise. Written for `validation.bounds`, from
 the definitions and not from `numerics`, whose gradients, curvature and chains those bounds judge.
 """
 
@@ -222,7 +222,7 @@ def _moments(
 
     def product(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         flat = [[part.reshape(*part.shape[:2], -1) for part in pair] for pair in (one, other)]
-        return sum(a @ np.swapaxes(b, 1, 2) for a, b in zip(*flat, strict=True))  # type: ignore[return-value]
+        return sum(a @ np.swapaxes(b, 1, 2) for a, b in zip(*flat, strict=True))
 
     return np.stack([product(powers[k // 2], powers[k - k // 2]) for k in range(2 * _ORDERS + 1)])
 

@@ -85,6 +85,9 @@ def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
         console.print(_claim_table(ledger.claims, wide=console.width >= _WIDE))
     if ledger.strongest:
         console.print(_strongest_table(ledger.strongest))
+    for pair in ledger.pairs:
+        if pair.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
+            _print_pair(console, pair)
     for result in ledger.claims:
         if details or result.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
             _print_details(console, result)
@@ -186,10 +189,27 @@ def _print_details(console: Console, result: ClaimResult) -> None:
         console.print(f"  [dim]what holds instead:[/] {escape(claim.corrected)}")
     if result.problem:
         console.print(f"  [bold red]{escape(result.problem)}[/]")
+    if result.noticed:
+        console.print(f"  [dim]planted and noticed:[/] {escape('; '.join(result.noticed))}")
+    _print_checks(console, result.checks)
+
+
+def _print_pair(console: Console, result: PairResult) -> None:
+    pair = result.pair
+    title = f"{pair.measure} against {pair.reference}: {result.verdict}"
+    console.print(f"\n{title}", style=STYLES[result.verdict], highlight=False, markup=False)
+    for text in (result.problem, result.undecided):
+        if text:
+            console.print(f"  {text}.".replace("..", "."), highlight=False, markup=False)
+    if result.checks:
+        _print_checks(console, result.checks)
+
+
+def _print_checks(console: Console, checks: Sequence[Check]) -> None:
     table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
     for column in ("", "check", "measured", "bound", "why"):
         table.add_column(column)
-    for check in result.checks:
+    for check in checks:
         mark = f"[{STYLES[check.verdict]}]{MARKS[check.verdict]}[/]"
         table.add_row(mark, escape(check.quantity), measured(check), bound(check), f"[dim]{escape(check.why)}[/]")
     console.print(table)
@@ -201,6 +221,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
         "title": ledger.title,
         "complete": not ledger.unfinished,
         "unfinished": ledger.unfinished,
+        "notes": ledger.notes,
         "seconds": round(ledger.seconds, 2),
         "versions": {name: version(name) for name in ("stagewise", "numpy", "torch")}
         | {"python": platform.python_version()},
@@ -234,6 +255,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "seconds": round(result.seconds, 3),
                 "verdict": result.verdict,
                 "problem": result.problem,
+                "noticed": result.noticed,
                 "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
             }
             for result in ledger.claims

@@ -151,9 +151,7 @@ def _chain_names(draws: xr.DataArray) -> list[str]:
     return [str(label) for label in labels]
 
 
-def _diagnose(
-    values: Float[np.ndarray, "t c d m"], chains: list[str]
-) -> tuple[Float[np.ndarray, "4 t*m"], np.ndarray]:
+def _diagnose(values: Float[np.ndarray, "t c d m"], chains: list[str]) -> tuple[Float[np.ndarray, "4 t*m"], np.ndarray]:
     """Return the measures of every column, flattened, and the reason of those that are NaN."""
     axes = {"chain_axis": 1, "draw_axis": 2}
     reasons = _reasons(values, chains)

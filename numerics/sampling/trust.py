@@ -4,9 +4,9 @@ Halves of m chains that sample one law give, with S effective draws in all (Veht
 
 .. math:: \hat R^2 \approx 1 + \frac{\chi^2_{2m-1}}{S} .
 
-At the 100 effective draws a chain that are asked for, and 4 chains, noise takes R-hat to 1.05 once in 60,000 entries, so
-that an entry above 1.05 is doubtful; above 1.1 the chains have not found the same law (Gelman and Rubin 1992). Below 10
-effective draws a chain the standard error is itself not known, by a third and more.
+At the 100 effective draws a chain that are asked for, and 4 chains, noise takes R-hat to 1.05 in one of a million
+entries, so that one above 1.05 is doubtful; above 1.1 the chains have not found the same law (Gelman and Rubin 1992).
+Below 10 effective draws a chain the standard error is itself not known, by a third and more.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch.func import vmap
 
-from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.checkpoints import ModuleCheckpoints, refuse_masked
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, distinct_seeds, on_cpu
@@ -100,6 +100,7 @@ def _initial_weights(
     held = model.initial()
     if initial is None:
         return held[None] if seeds is None else torch.stack([_redrawn(model, s) for s in distinct_seeds(seeds)])
+    refuse_masked("initial", initial)
     given = checks.array("initial", on_cpu(initial))
     wanted = held.shape if seeds is None else (len(distinct_seeds(seeds)), len(held))
     if given.shape != wanted:

@@ -134,7 +134,7 @@ def heat_map(matrix: xr.DataArray) -> str:
     rows = []
     for i in order:
         cells = "".join(_heat_cell(float(matrix.values[i, j]), i == j) for j in order)
-        label = f'<span class="way {ways[i]}">{ways[i]}</span>{mathematics(str(names[i]))}'
+        label = f'<span class="way {str(ways[i]).split()[0]}">{ways[i]}</span>{mathematics(str(names[i]))}'
         rows.append(f'<tr><th class="row">{label}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
@@ -167,7 +167,9 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
             text = f"not defined here: {escape(result.problem)}"
         if result.undecided:
             text += f"<br><b>Not decided</b>: {escape(result.undecided)}."
-        limits = "; ".join(f"{check.quantity} {number(check.measured)}, bound {bound(check)}" for check in result.checks)
+        limits = "; ".join(
+            f"{check.quantity} {number(check.measured)}, bound {bound(check)}" for check in result.checks
+        )
         if limits:
             derivation = f" ({mathematics(result.checks[0].why)})" if pair.general else ""
             text += f'<br><span class="note">{escape(limits)}{derivation}</span>'
@@ -184,6 +186,8 @@ def claim_article(result: ClaimResult, seed: int) -> str:
     if claim.corrected:
         instead = f'<div class="instead"><b>What holds instead.</b> {mathematics(claim.corrected)}.</div>'
     problem = f'<div class="problem">{escape(result.problem)}</div>' if result.problem else ""
+    if result.noticed:
+        problem += f'<p class="note">Planted faults that it notices: {escape("; ".join(result.noticed))}.</p>'
     figures = "".join(
         f'<figure><img alt="{escape(plot.title)}" src="data:image/svg+xml;base64,'
         f'{base64.b64encode(to_svg(plot)).decode()}"></figure>'
