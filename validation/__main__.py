@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from numerics import TrainingConfig
-from validation.cross_check import cross_check, settings_for
+from validation.cross_check import cross_check, refuse_unsolvable, settings_for
 from validation.data_files import read_dataset
 from validation.experiment import Settings
 from validation.own_claims import load_claims
@@ -72,6 +72,7 @@ def main(
             reading = read_dataset(data, inputs=_split(inputs), targets=_split(targets), names=names)
             console.print(reading.summary, highlight=False, markup=False)
             settings = settings_for(reading.dataset, seed=seed)
+            refuse_unsolvable(reading.dataset, settings)
         _make_folder(out)
     except ValueError as error:
         console.print(str(error), style="red", highlight=False, markup=False)

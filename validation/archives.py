@@ -19,7 +19,8 @@ def read_npz(path: Path, columns: Columns) -> Reading:
     """Read an .npz file; see `validation.data_files.read_dataset`."""
     wanted = _wanted(path.name, columns)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file:  # np.load leaves a damaged archive open that it opened itself
+            stored = np.load(file, allow_pickle=False)
             if not hasattr(stored, "files"):
                 raise ValueError("it holds one array without a name, like an .npy file; save all by np.savez")
             present = tuple(stored.files)

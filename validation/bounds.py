@@ -243,8 +243,8 @@ def derivative_bounds(experiment: Experiment) -> Bounds:
 
 
 # The central difference at weights 1 +- 1e-3 is off by 1e-6 / 6 times the third derivative. A mode is being learned
-# while its exponent 2 s t / tau is near ln(s / g0) < 20, and a weight changes s by its share: three derivatives give the
-# cube.
+# while its exponent 2 s t / tau is near ln(s / g0) < 20, and a weight changes s by its share: three derivatives give
+# the cube.
 _DIFFERENCE = 1e-6 / 6 * 20**3
 
 

@@ -19,8 +19,8 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from numerics import RMSPropSGLD, TrainingConfig
-from theory import Dataset, checks
+from numerics import RMSPropSGLD, TrainingConfig, initial_weights
+from theory import Dataset, checks, leave_one_out_trajectory
 from validation.experiment import Experiment, Settings
 from validation.own_measures import own_measures, own_pairs
 from validation.pairs import MATRIX, MEASURES, PAIRS
@@ -140,6 +140,7 @@ def cross_check(
     """
     _refuse_unfit(dataset)
     settings = settings_for(dataset) if settings is None else settings
+    refuse_unsolvable(dataset, settings)
     own = own_measures(measures or {}, dataset, settings.training.checkpoint_epochs)
     left_out = too_large(dataset, settings)
     pairs = [pair for pair in PAIRS if not {pair.reference, pair.measure} & left_out] + own_pairs(own)
@@ -165,6 +166,21 @@ def too_large(dataset: Dataset, settings: Settings, limit: int = _LARGEST_HESSIA
     if min(settings.training.hidden, side) * side <= limit:
         return set()
     return {name for name in MEASURES if name.startswith("Hessian")}
+
+
+def refuse_unsolvable(dataset: Dataset, settings: Settings) -> None:
+    """Refuse data of which no closed form is known once a sample is left out, which is seen before any training."""
+    training, tau = settings.training, Experiment(dataset, settings).tau
+    w1, w2 = initial_weights(dataset, hidden=training.hidden, sigma=training.sigma, seed=training.seed)
+    for name in dataset.names:
+        try:
+            leave_one_out_trajectory(dataset, [0.0], tau=tau, w1=w1.numpy(), w2=w2.numpy(), sources=[name])
+        except ValueError as error:
+            raise ValueError(
+                f"without sample {name!r} too little is left to learn for initial weights of this size, so that "
+                f"leave-one-out has no closed form; scale its targets down, leave it out, or give settings with a "
+                f"smaller sigma. In detail: {error}"
+            ) from None
 
 
 def _refuse_unfit(dataset: Dataset) -> None:

@@ -2,8 +2,9 @@
 
 ``python -m validation.false_alarms --sets 500 --seed 0`` measures both. Data sets are drawn as users' may be: few
 samples, more outputs than inputs, targets that are degenerate, orthogonal, of low rank or nearly so, in units from 1e-3
-to 1e3. On each, every pair of measures with bounds is judged; a pair that fails is a false alarm. Then each kind of fault is planted in one of the measures that it can be made in, chosen at
-random, and counts as detected if a pair fails. Training is shorter and chains are fewer than a user's, a second a set.
+to 1e3. On each, every pair of measures with bounds is judged; a pair that fails is a false alarm. Then each kind of
+fault is planted in one of the measures that it can be made in, chosen at random, and counts as detected if a pair
+fails. Training is shorter and chains are fewer than a user's, a second or two a set.
 """
 
 from __future__ import annotations

@@ -122,6 +122,10 @@ def covariance_diagnostics(draws: xr.DataArray) -> xr.Dataset:
             deviation = values - values.mean(axis=(0, 1))
             products = (deviation[..., upper[0]] * deviation[..., upper[1]])[None]
         found, why = _diagnose(products, _chain_names(ordered))
+        # A product moves as long as one of its two factors does, but a chain that is stuck in one tells nothing of it.
+        own = _reasons(values[None], _chain_names(ordered))
+        why = np.where(own[upper[0]] != "", own[upper[0]], np.where(own[upper[1]] != "", own[upper[1]], why))
+        found[:, why != ""] = np.nan
         for matrix, column in (*zip(result[:, t], found, strict=True), (reasons[t], why)):
             matrix[upper] = column
             matrix.T[upper] = column
