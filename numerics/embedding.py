@@ -135,7 +135,7 @@ def hidden_representations(
             )
         values = samples.inputs @ checkpoints.w1.mT
     else:
-        samples = Samples.of(dataset).like(checkpoints.weights)
+        samples = Samples.of(dataset).like(checkpoints.like)
         checkpoints.check_fits(samples)
         values = _layer_outputs(checkpoints, samples, layer)
     stored = values.double().cpu().numpy()
@@ -271,8 +271,8 @@ def _layer_outputs(
     recorded: list[torch.Tensor] = []
     handle = named[layer].register_forward_hook(lambda _module, _inputs, output: recorded.append(output))
     try:
-        for weights in checkpoints.weights:
-            model.outputs(weights, samples.inputs)
+        for t in range(len(checkpoints)):
+            model.outputs(checkpoints.weights_at(t), samples.inputs, checkpoints.state_at(t))
     finally:
         handle.remove()
     if len(recorded) != len(checkpoints) or any(len(output) != len(samples) for output in recorded):

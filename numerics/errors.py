@@ -4,13 +4,19 @@ from __future__ import annotations
 
 __all__ = [
     "DamagedResultWarning",
+    "FitWarning",
     "IndefiniteCurvature",
+    "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
+    "StoreMismatch",
+    "TrainedWeightsWarning",
     "TrainingDiverged",
+    "UnstableStep",
     "UntrustedResultWarning",
     "WorkerLost",
+    "WrongDerivative",
 ]
 
 
@@ -62,3 +68,27 @@ class DamagedResultWarning(UserWarning):
 
 class WorkerLost(RuntimeError):
     """A worker process died, killed or out of memory; what was finished before has been handed over."""
+
+
+class UnstableStep(ValueError):
+    """A sampler's step is outside the range in which it is stable; the message names the range."""
+
+
+class StoreMismatch(ValueError):
+    """A store or a saved state is of another call: other settings, data, model or code."""
+
+
+class FitWarning(UserWarning):
+    """A training function gives runs that cannot be compared: not repeatable, or the same for all sample weights."""
+
+
+class TrainedWeightsWarning(UserWarning):
+    """Retraining starts from weights that the module holds and that look trained already."""
+
+
+class NotDifferentiable(ValueError):
+    """Torch cannot differentiate a module; the message names the operation and what to do."""
+
+
+class WrongDerivative(ArithmeticError):
+    """A second derivative by torch contradicts its symmetry or finite differences; the message names the parameters."""

@@ -5,9 +5,11 @@ from validation.archives import dataset_of_arrays
 from validation.bounds import Bounds
 from validation.charts import Plot, Series, curves
 from validation.claims import FAMILIES
-from validation.cross_check import cross_check, settings_for
+from validation.cross_check import cross_check
 from validation.data_files import load_dataset, read_dataset, save_dataset, whiten
-from validation.experiment import Experiment, Settings
+from validation.experiments.base import Experiment, Settings
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.toy import GROUPS, LEVEL_NAMES, ToyExperiment, ToySettings, group_means
 from validation.own_claims import load_claims
 from validation.pairs import MATRIX, MEASURES, PAIRS, Measure, Pair, PairResult, compare, correlations
 from validation.registry import (
@@ -30,8 +32,7 @@ from validation.registry import (
 )
 from validation.runner import Ledger, run_ledger
 from validation.strongest import Extreme, strongest_influences
-from validation.tables import Reading, dataset_of
-from validation.toy import GROUPS, LEVEL_NAMES, ToyExperiment, ToySettings, group_means
+from validation.tables import DataReading, dataset_of
 
 __all__ = [
     "FAMILIES",
@@ -46,6 +47,7 @@ __all__ = [
     "Claim",
     "ClaimResult",
     "Cost",
+    "DataReading",
     "Experiment",
     "Extreme",
     "Ledger",
@@ -55,7 +57,6 @@ __all__ = [
     "PairResult",
     "PlantedFault",
     "Plot",
-    "Reading",
     "Series",
     "Settings",
     "ToyExperiment",

@@ -13,17 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from numerics import TrainingConfig
-from validation.cross_check import cross_check, refuse_unsolvable, settings_for
+from validation.cross_check import cross_check, refuse_unsolvable
 from validation.data_files import read_dataset
-from validation.experiment import Settings
+from validation.experiments.base import Settings
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.toy import ToyExperiment
 from validation.own_claims import load_claims
 from validation.page import write_html
 from validation.pairs import MATRIX, PAIRS
 from validation.registry import Claim, Cost, Verdict, all_claims, select_claims
 from validation.report import MARKS, STYLES, print_ledger, summary, write_json
 from validation.runner import Ledger, run_ledger
-from validation.tables import Reading
-from validation.toy import ToyExperiment
+from validation.tables import DataReading
 
 _INTERRUPTED = 130
 
@@ -57,7 +58,7 @@ def main(
         typer.Option("--claims", help="A Python file whose claims join the ledger; with --data, measured on the data."),
     ] = None,
 ) -> None:
-    """Cross-check theory, sampling and retraining; exit status 1 if a claim that should hold fails."""
+    """Cross-check theory, sampling and retraining; exit status 1 if a claim fails, 2 if one is inconclusive."""
     console = Console(width=None if Console().is_terminal else 180)
     try:
         if data is not None and (only or quick):
@@ -90,6 +91,8 @@ def main(
         raise typer.Exit(_INTERRUPTED)
     if ledger.failed:
         raise typer.Exit(1)
+    if ledger.inconclusive:
+        raise typer.Exit(2)
 
 
 def _split(columns: str | None) -> list[str] | None:
@@ -106,7 +109,7 @@ def _make_folder(out: Path | None) -> None:
 
 
 def _run(
-    console: Console, settings: Settings, claims: tuple[Claim, ...], reading: Reading | None, *, whole: bool
+    console: Console, settings: Settings, claims: tuple[Claim, ...], reading: DataReading | None, *, whole: bool
 ) -> Ledger:
     """Measure everything with a progress bar and a line for each claim that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

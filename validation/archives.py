@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 
 from theory import Dataset
-from validation.tables import Columns, Reading
+from validation.tables import Columns, DataReading
 
 __all__ = ["dataset_of_arrays", "read_netcdf", "read_npz"]
 
 
-def read_npz(path: Path, columns: Columns) -> Reading:
+def read_npz(path: Path, columns: Columns) -> DataReading:
     """Read an .npz file; see `validation.data_files.read_dataset`."""
     wanted = _wanted(path.name, columns)
     try:
@@ -51,7 +51,7 @@ def _member(path: Path, stored: Any, name: str) -> np.ndarray:
         ) from None
 
 
-def read_netcdf(path: Path, columns: Columns) -> Reading:
+def read_netcdf(path: Path, columns: Columns) -> DataReading:
     """Read a NetCDF file by xarray; see `validation.data_files.read_dataset`."""
     try:
         with xr.open_dataset(path, engine="h5netcdf") as stored:
@@ -65,7 +65,7 @@ def read_netcdf(path: Path, columns: Columns) -> Reading:
 
 def dataset_of_arrays(
     arrays: xr.Dataset, *, inputs: str = "inputs", targets: str = "targets", names: str | None = None
-) -> Reading:
+) -> DataReading:
     """Read a data set from the variables of an xarray data set.
 
     Parameters
@@ -88,7 +88,7 @@ def dataset_of_arrays(
     return _of_arrays(arrays, "the data set", Columns([inputs], [targets], names))
 
 
-def _of_arrays(table: xr.Dataset, source: str, columns: Columns) -> Reading:
+def _of_arrays(table: xr.Dataset, source: str, columns: Columns) -> DataReading:
     wanted = _wanted(source, columns)
     present = tuple(str(name) for name in (*table.data_vars, *table.coords))
     arrays = {name: table[name] for name in wanted.values() if name in present}
@@ -121,7 +121,7 @@ def _reading(
     arrays: dict[str, np.ndarray],
     present: Sequence[str],
     columns: Columns,
-) -> Reading:
+) -> DataReading:
     for role in ("inputs", "targets"):
         if wanted[role] not in arrays:
             raise ValueError(f"{source} has no array {wanted[role]!r}; it has {', '.join(present) or 'none'}.")
@@ -143,7 +143,7 @@ def _reading(
         raise ValueError(f"{source}: {error}") from None
     used = {wanted["inputs"], wanted["targets"], *([wanted["names"]] if named else [])}
     kinds = f"{inputs.dtype} and {targets.dtype}"
-    return Reading(
+    return DataReading(
         dataset,
         f"{source} ({kinds})",
         (f"{wanted['inputs']} {inputs.shape}",),

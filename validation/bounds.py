@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from numerics import TrustLevel, leave_one_out, timed_ablation, trust
 from validation.agreement import without_self
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
 from validation.local_law import LocalLaw, local_law
 
 __all__ = [

@@ -9,7 +9,7 @@ r"""A user's own data: reading it from files and tables, writing it, and whiteni
     What xarray and pandas keep; the latter needs pyarrow or fastparquet beside pandas.
 
 In tables the columns x, x1, x2, ... are inputs, y, y1, y2, ... targets, and name the samples' names, unless arguments
-say which they are. What became of every column is kept with the data, see `Reading`.
+say which they are. What became of every column is kept with the data, see `DataReading`.
 
 The closed forms need whitened inputs, :math:`X^T X = I`. `whiten` replaces X by :math:`X (X^T X)^{-1/2}`, of all
 whitened inputs those nearest to X.
@@ -25,11 +25,11 @@ from numpy.typing import DTypeLike
 
 from theory import Dataset
 from validation.archives import read_netcdf, read_npz
-from validation.tables import Columns, Reading, read_parquet, read_text
+from validation.tables import Columns, DataReading, read_parquet, read_text
 
 __all__ = ["load_dataset", "read_dataset", "save_dataset", "whiten"]
 
-_READERS: dict[str, Callable[[Path, Columns], Reading]] = {
+_READERS: dict[str, Callable[[Path, Columns], DataReading]] = {
     ".csv": read_text,
     ".tsv": read_text,
     ".txt": read_text,
@@ -45,7 +45,7 @@ def read_dataset(
     inputs: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
     names: str | None = None,
-) -> Reading:
+) -> DataReading:
     r"""Read a data set from a file, in one of the formats that the module describes, and say what was read.
 
     Parameters

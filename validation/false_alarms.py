@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.progress import track
 
 from theory import Dataset, brief_ablation_trajectory, influence_trajectory, leave_one_out_trajectory
-from validation.cross_check import settings_for, too_large
-from validation.experiment import Experiment, Settings
+from validation.cross_check import refuse_unsolvable, too_large
+from validation.experiments.base import Experiment, Settings
+from validation.experiments.scaled_settings import settings_for
 from validation.pairs import MEASURES, PAIRS, Measure, compare
 from validation.registry import Verdict
 
@@ -77,6 +78,16 @@ def random_dataset(seed: int) -> tuple[Dataset, str, float]:
     True
     """
     random = np.random.default_rng([seed, 20251])
+    while True:
+        dataset, kind, scale = _drawn(random)
+        try:
+            refuse_unsolvable(dataset, settings_for(dataset))
+        except ValueError:  # refused on entry: a sample whose target is all there is to learn
+            continue
+        return dataset, kind, scale
+
+
+def _drawn(random: np.random.Generator) -> tuple[Dataset, str, float]:
     n = int(random.integers(2, 9))
     p, outputs = int(random.integers(1, n + 1)), int(random.integers(1, 41))
     one_hot = bool(random.random() < 0.5)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from theory import Dataset
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
 from validation.pairs import MEASURES, Measure, Pair
 from validation.registry import Way
 

@@ -19,7 +19,7 @@ from validation.bounds import (
     retraining_bounds,
     sampling_bounds,
 )
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
 from validation.registry import Check, Verdict, Way
 
 __all__ = ["MATRIX", "MEASURES", "PAIRS", "Measure", "Pair", "PairResult", "compare", "correlations"]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from theory import Dataset
 
-__all__ = ["Columns", "Reading", "dataset_of", "read_parquet", "read_text"]
+__all__ = ["Columns", "DataReading", "dataset_of", "read_parquet", "read_text"]
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -37,7 +37,7 @@ class Columns:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class DataReading:
     """A data set and where it came from.
 
     Parameters
@@ -83,7 +83,7 @@ def dataset_of(
     inputs: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
     names: str | None = None,
-) -> Reading:
+) -> DataReading:
     """Read a data set from a pandas table.
 
     Parameters
@@ -109,7 +109,7 @@ def dataset_of(
     return _of_table(table, "the table", Columns(inputs, targets, names))
 
 
-def _of_table(table: pd.DataFrame, source: str, columns: Columns) -> Reading:
+def _of_table(table: pd.DataFrame, source: str, columns: Columns) -> DataReading:
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"a pandas DataFrame is needed, but {type(table).__name__} was given.")
     header = [str(name) for name in table.columns]
@@ -133,7 +133,7 @@ def _of_table(table: pd.DataFrame, source: str, columns: Columns) -> Reading:
         return np.stack(result, axis=1)
 
     named, label = _row_names(table, header, places.names)
-    return Reading(
+    return DataReading(
         _dataset(source, numbers(places.inputs), numbers(places.targets), named),
         source,
         tuple(header[k] for k in places.inputs),
@@ -210,7 +210,7 @@ def _places(where: str, header: list[str], columns: Columns) -> _Places:
     )
 
 
-def read_parquet(path: Path, columns: Columns) -> Reading:
+def read_parquet(path: Path, columns: Columns) -> DataReading:
     """Read a Parquet file by pandas; see `validation.data_files.read_dataset`."""
     try:
         table = pd.read_parquet(path)
@@ -225,7 +225,7 @@ def read_parquet(path: Path, columns: Columns) -> Reading:
     return _of_table(table, path.name, columns)
 
 
-def read_text(path: Path, columns: Columns) -> Reading:
+def read_text(path: Path, columns: Columns) -> DataReading:
     """Read a table in a text file; see `validation.data_files.read_dataset`."""
     lines, separator = _lines(path)
     if not lines:
@@ -243,7 +243,7 @@ def read_text(path: Path, columns: Columns) -> Reading:
     values = np.array([[_number(path, line, header[k], row[k], decimal=decimal) for k in chosen] for line, row in rows])
     names = _text_names(path, rows, places.names)
     how = f"separated by {_SEPARATORS[separator]}{', decimal commas' if decimal else ''}"
-    return Reading(
+    return DataReading(
         _dataset(path.name, values[:, : len(places.inputs)], values[:, len(places.inputs) :], names),
         f"{path.name} ({how})",
         tuple(header[k] for k in places.inputs),

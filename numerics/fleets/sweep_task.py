@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from numerics.errors import SamplerDiverged
+from numerics.errors import SamplerDiverged, UnstableStep
 from numerics.fleets.sweep_measures import SweepMeasure
 from numerics.sampling.plan import ChainPlan, Data, Recorded, Weights
 from numerics.sampling.sample import make_plan, sample
@@ -21,10 +21,6 @@ from numerics.sampling.samplers import Sampler
 __all__ = ["SweepJob", "run_settings"]
 
 Sizes = tuple[int, int]  # chains, draws
-
-
-class _Refused(Exception):
-    """A setting whose step is outside the stable range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,30 +50,29 @@ class SweepJob:
 
     def sampled(self, samplers: Sampler | Sequence[Sampler], chains: int, draws: int) -> xr.DataArray:
         """Return the losses of one setting, or of several in one batch, on one thread."""
-        try:
-            return sample(
-                self.dataset,
-                self.checkpoints,
-                samplers,
-                chains=chains,
-                draws=draws,
-                burn_in=self.burn_in,
-                thin=self.thin,
-                seed=self.seed,
-                dtype=self.dtype,
-                device=self.device,
-                workers=1,
-            )
-        except ValueError as refusal:
-            raise _Refused(str(refusal)) from refusal
+        return sample(
+            self.dataset,
+            self.checkpoints,
+            samplers,
+            chains=chains,
+            draws=draws,
+            burn_in=self.burn_in,
+            thin=self.thin,
+            seed=self.seed,
+            dtype=self.dtype,
+            device=self.device,
+            workers=1,
+        )
 
     def plan(self, sampler: Sampler) -> ChainPlan:
         """Return what the largest run of a setting is to do; the checks of its arguments are made here.
 
         Raises
         ------
+        UnstableStep
+            If the step is outside the stable range.
         ValueError
-            If an argument does not fit, or the step is outside the stable range.
+            If another argument does not fit.
         """
         return make_plan(
             self.dataset,
@@ -99,7 +94,7 @@ class SweepJob:
         """Return whether the sampler's step may be stable."""
         try:
             self.plan(sampler)
-        except ValueError:
+        except UnstableStep:
             return False
         return True
 
@@ -156,7 +151,7 @@ def _in_one_batch(job: SweepJob, samplers: Sequence[Sampler]) -> dict[int, xr.Da
 def _one_setting(job: SweepJob, sampler: Sampler) -> xr.Dataset:
     try:
         return _on_the_grid(job, _by_size(job, sampler, _sizes(job)))
-    except _Refused as refusal:
+    except UnstableStep as refusal:
         return _on_the_grid(job, dict.fromkeys(_sizes(job), job.nothing(refusal)))
 
 

@@ -107,9 +107,10 @@ def estimate_learning_coefficient(
     ------
     SamplerDiverged
         If a chain leaves the finite numbers.
+    UnstableStep
+        If the step size is outside the stable range at some checkpoint.
     ValueError
-        If the step size is outside the stable range at some checkpoint, there are fewer than 4 draws, or an argument
-        does not fit.
+        If there are fewer than 4 draws, or an argument does not fit.
 
     Examples
     --------
@@ -207,6 +208,10 @@ def losses_at_checkpoints(dataset: Data, checkpoints: Weights) -> Float[np.ndarr
     if isinstance(checkpoints, Checkpoints):
         assert isinstance(dataset, Dataset)
         return per_sample_losses(checkpoints.maps, dataset).cpu().numpy()
-    samples = Samples.of(dataset).like(checkpoints.weights)
+    samples, model = Samples.of(dataset).like(checkpoints.like), checkpoints.model
+    rows = []
     with torch.no_grad():
-        return np.stack([checkpoints.model.losses(w, samples).double().cpu().numpy() for w in checkpoints.weights])
+        for t in range(len(checkpoints)):
+            losses = model.losses(checkpoints.weights_at(t), samples, checkpoints.state_at(t))
+            rows.append(losses.double().cpu().numpy())
+    return np.stack(rows)

@@ -25,6 +25,7 @@ from scipy.optimize import minimize_scalar
 
 from numerics.curvature.linear import hessian, idle_eigenvalues, per_sample_gradients
 from numerics.curvature.module import hessian_matrix, sample_gradients
+from numerics.errors import UnstableStep
 from numerics.models.linear import Checkpoints, without_idle_units
 from numerics.models.samples import Samples
 from numerics.sampling.plan import Data, Weights
@@ -62,7 +63,7 @@ def gaussian_learning_coefficient(
 
     Raises
     ------
-    ValueError
+    UnstableStep
         If the step is unstable at a checkpoint.
 
     Examples
@@ -83,7 +84,7 @@ def gaussian_learning_coefficient(
                 values.append(np.nan)
                 continue
             if step_size * kappa.max() >= 4:
-                raise ValueError(
+                raise UnstableStep(
                     f"step_size {step_size:g} is unstable at epoch {epoch:g}: step x (n_beta lambda_max + localization)"
                     f" is {step_size * kappa.max():.3g}, but must be below 4."
                 )
@@ -101,9 +102,10 @@ def _quadratics(
     if not isinstance(checkpoints, Checkpoints):
         checkpoints.check_fits(dataset)
         samples = Samples.of(dataset)
-        for weights in checkpoints.weights:
-            slope = sample_gradients(checkpoints.model, weights, samples).mean(0)
-            yield _in_eigenbasis(slope.cpu(), hessian_matrix(checkpoints.model, weights, samples).cpu())
+        for t in range(len(checkpoints)):
+            model, weights = checkpoints.model_at(t), checkpoints.weights_at(t)
+            slope = sample_gradients(model, weights, samples).mean(0)
+            yield _in_eigenbasis(slope.cpu(), hessian_matrix(model, weights, samples).cpu())
         return
     if not isinstance(dataset, Dataset):
         raise TypeError(

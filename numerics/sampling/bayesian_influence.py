@@ -101,9 +101,12 @@ def bayesian_influence(
     ------
     SamplerDiverged
         If a chain leaves the finite numbers; never averaged silently.
+    UnstableStep
+        If the step size is outside the stable range at some checkpoint.
+    StoreMismatch
+        If `store` is of another call.
     ValueError
-        If the step size is outside the stable range at some checkpoint, an argument does not fit, or `store` is of
-        another call.
+        If an argument does not fit.
 
     Examples
     --------
@@ -181,5 +184,4 @@ def _recorded(first: Data, queries: Data | Mapping[str, Observable] | None) -> t
 def _joined(first: Data, second: Data) -> Data:
     if isinstance(first, Dataset) and isinstance(second, Dataset):
         return Dataset(np.vstack([first.inputs, second.inputs]), np.vstack([first.targets, second.targets]))
-    a, b = Samples.of(first), Samples.of(second)
-    return Samples(torch.cat([a.inputs, b.inputs]), torch.cat([a.targets, b.targets]))
+    return Samples.joined(Samples.of(first), Samples.of(second))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from numerics.errors import StoreMismatch
 from numerics.sampling.plan import ChainPlan
 
 __all__ = ["BlockMoments", "Pooled"]
@@ -104,7 +105,7 @@ class BlockMoments:
                 f"{store} is not a store of Bayesian influence, or is damaged: delete it or name another file."
             ) from error
         if key != self._key:
-            raise ValueError(
+            raise StoreMismatch(
                 f"{store} holds the chains of a call with other arguments; name another file, or repeat that call."
             )
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from numerics.errors import StoreMismatch
+
 __all__ = ["ChainState"]
 
 
@@ -46,7 +48,7 @@ class ChainState:
     def check_belongs(self, fingerprint: str) -> None:
         """Refuse to go on with other arguments than those the chains started with."""
         if not self.empty and fingerprint != self.fingerprint:
-            raise ValueError(
+            raise StoreMismatch(
                 "the state is of a call with other data, checkpoints, sampler, chains, burn-in, thinning, seed or "
                 "dtype; go on with the arguments it was made with, or start with an empty ChainState()."
             )

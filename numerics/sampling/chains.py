@@ -125,7 +125,7 @@ def _cancelling(cancelled: Event, pool: ThreadPoolExecutor) -> Iterator[None]:
 
 def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
     """Return runs of consecutive chains that are left to do, in batches as equal as the number of threads allows."""
-    together, size = _CHAINS_TOGETHER, plan.checkpoints.flat.shape[1]
+    together, size = _CHAINS_TOGETHER, plan.n_weights
     if isinstance(plan.checkpoints, ModuleCheckpoints):
         together = int(np.clip(_NUMBERS_TOGETHER // size, 1, _CHAINS_TOGETHER))
         workers = 1  # of batches' edges: bits of modules depend on them, and must not depend on the machine
@@ -226,9 +226,14 @@ class _Batch:
 
 
 def _target(plan: ChainPlan, checkpoint: list[int]) -> Target:
-    kind = ModuleTarget if isinstance(plan.checkpoints, ModuleCheckpoints) else LinearTarget
-    start = plan.checkpoints.flat[torch.tensor(checkpoint)].to(plan.device, plan.dtype)
-    return kind(plan, start)
+    if not isinstance(plan.checkpoints, ModuleCheckpoints):
+        return LinearTarget(plan, plan.checkpoints.flat[torch.tensor(checkpoint)].to(plan.device, plan.dtype))
+    weights, states = {}, {}
+    for t in sorted(set(checkpoint)):  # each is read once
+        weights[t], states[t] = plan.checkpoints.weights_at(t), plan.checkpoints.state_at(t)
+    start = torch.stack([weights[t] for t in checkpoint]).to(plan.device, plan.dtype)
+    names = states[checkpoint[0]]
+    return ModuleTarget(plan, start, {name: torch.stack([states[t][name] for t in checkpoint]) for name in names})
 
 
 class _Noise:
@@ -240,7 +245,7 @@ class _Noise:
 
     def __init__(self, plan: ChainPlan, chains: range, target: Target, *, extra: int) -> None:
         self._target, self._batch_size = target, plan.batch_size
-        self._d = plan.checkpoints.flat.shape[1]
+        self._d = plan.n_weights
         self._samples = 0 if plan.batch_size is None else len(plan.data)
         self._extra = extra
         width = self._d + extra + self._samples

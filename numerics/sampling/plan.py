@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.digest import digest
 from numerics.models.linear import Checkpoints
 from numerics.models.samples import Samples
 from numerics.sampling.samplers import Sampler
@@ -101,6 +101,13 @@ class ChainPlan:
         """Number of chains over all settings and checkpoints."""
         return len(self.samplers) * len(self.checkpoints) * self.chains
 
+    @property
+    def n_weights(self) -> int:
+        """Number of weights of a chain."""
+        if isinstance(self.checkpoints, ModuleCheckpoints):
+            return self.checkpoints.model.n_parameters
+        return self.checkpoints.flat.shape[1]
+
     def locate(self, chain: int) -> tuple[int, int, int]:
         """Return setting, checkpoint and chain within the checkpoint of a chain's number."""
         setting, rest = divmod(chain, len(self.checkpoints) * self.chains)
@@ -114,12 +121,6 @@ class ChainPlan:
 
     def fingerprint(self) -> str:
         """Return a digest of everything that decides on the chains' bits, the number of draws apart."""
-        digest = hashlib.sha256()
         settings = (self.samplers, self.chains, self.burn_in, self.thin, self.batch_size, self.seed, self.dtype)
-        digest.update(repr((settings, self.device, self.recorded.names)).encode())
-        tensors = [self.checkpoints.flat, torch.as_tensor(self.checkpoints.epochs), torch.as_tensor(self.weights)]
-        for data in (self.data, self.recorded.samples):
-            tensors += [torch.tensor(np.asarray(data.inputs)), torch.tensor(np.asarray(data.targets))]
-        for tensor in tensors:
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        recorded = (self.recorded.samples, dict(self.recorded.functions))
+        return digest((settings, self.device, self.checkpoints, self.data, self.weights, recorded))

@@ -99,8 +99,12 @@ def sample(
     ------
     SamplerDiverged
         If a chain leaves the finite numbers; it names checkpoint, chain and draw.
+    UnstableStep
+        If the step size is outside the stable range at some checkpoint.
+    StoreMismatch
+        If `state` is of another call.
     ValueError
-        If the step size is outside the stable range at some checkpoint, or an argument does not fit.
+        If an argument does not fit.
 
     Examples
     --------

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from numerics.errors import UnstableStep
 from numerics.sampling.rules import LangevinRule, MetropolisRule, Parts, PreconditionedRule, Rule
 from theory import checks
 
@@ -83,7 +84,7 @@ class Sampler(ABC):
 
         Raises
         ------
-        ValueError
+        UnstableStep
             If the step is outside the stable range even by the bounds that favour it.
         """
         smallest, largest = self.step_range(largest_gradient)
@@ -95,7 +96,7 @@ class Sampler(ABC):
         limit = 4 * self.step_size / steepest if steepest else float("inf")
         advice = f"at epoch {epoch:g}; steps below {limit:.3g} are stable"
         if surely >= 4:
-            raise ValueError(
+            raise UnstableStep(
                 f"step_size {self.step_size:g} is outside the stable range: step x (n_beta lambda_max + localization) "
                 f"is at least {surely:.3g}, but must be below 4, {advice}."
             )

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-from torch.func import grad
 
 from numerics.curvature.operators import hessian_operator
 from numerics.errors import StepSizeWarning
@@ -77,11 +76,14 @@ def _module_bounds(
     data: Samples, weights: Float[np.ndarray, " n"], checkpoints: ModuleCheckpoints
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the same for a module, the eigenvalue by Lanczos iteration: from below, and with its tolerance added."""
-    model, samples = checkpoints.model, data.like(checkpoints.weights)
-    beta = checkpoints.weights.new_tensor(weights)
-    slopes = grad(lambda w: (beta * model.losses(w, samples)).mean())
-    low = np.array([_largest_eigenvalue(hessian_operator(model, w, samples, beta)) for w in checkpoints.weights])
-    steepest = np.array([float(slopes(w).abs().max()) for w in checkpoints.weights])
+    samples, beta = data.like(checkpoints.like), checkpoints.like.new_tensor(weights)
+    low, steepest = np.empty(len(checkpoints)), np.empty(len(checkpoints))
+    for t in range(len(checkpoints)):
+        model, w = checkpoints.model_at(t), checkpoints.weights_at(t)
+        low[t] = _largest_eigenvalue(hessian_operator(model, w, samples, beta))
+        leaf = w.clone().requires_grad_()
+        (slope,) = torch.autograd.grad((beta * model.losses(leaf, samples)).mean(), leaf)
+        steepest[t] = float(slope.abs().max())
     return low, low + _LANCZOS_TOLERANCE * np.abs(low), steepest
 
 

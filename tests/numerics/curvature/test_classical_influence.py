@@ -15,7 +15,7 @@ from numerics import (
     hessian_influence,
     train,
 )
-from numerics import linear_influence as classical_solver
+from numerics.curvature import linear_influence as classical_solver
 from theory import Dataset, hierarchical_dataset
 
 EPS = np.finfo(float).eps

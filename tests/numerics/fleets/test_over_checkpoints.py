@@ -11,6 +11,7 @@ from numerics import (
     SGLD,
     SamplerDiverged,
     TrainingConfig,
+    UnstableStep,
     bayesian_influence,
     gradient_kernel,
     hessian_influence,
@@ -60,7 +61,7 @@ def test_errors_come_through():
     with ThreadPoolExecutor(2) as threads:
         with pytest.raises(ValueError, match="parts must be at least 1"):
             over_checkpoints(gradient_kernel, DATA, RUN, parts=0, executor=threads)
-        with pytest.raises(ValueError, match="outside the stable range"):
+        with pytest.raises(UnstableStep, match="outside the stable range"):
             over_checkpoints(sample, DATA, RUN, executor=threads, sampler=SGLD(1.0, 50.0, 500.0))
     # Across processes an exception arrives by pickle.
     error = pickle.loads(pickle.dumps(SamplerDiverged("chain 0 diverged.", 1, 400.0, 0, 7)))

@@ -46,7 +46,7 @@ def test_weights_are_flattened_in_the_order_of_the_parameters():
     model = TorchModel(module)
     assert list(model.shapes) == [name for name, _ in module.named_parameters()]
     for name, value in module.named_parameters():
-        assert torch.equal(model.parameters(model.initial())[name], value)
+        assert torch.equal(model.parameters_of(model.initial())[name], value)
     assert model.n_parameters == sum(p.numel() for p in module.parameters())
 
 

@@ -227,7 +227,9 @@ def test_the_papers_printed_step_is_refused():
     data = hierarchical_dataset()
     checkpoints = train(data, TrainingConfig(epochs=100)).checkpoints
     printed = RMSPropSGLD(step_size=1e-3, n_beta=1e3, localization=5e3, stability=1.0)
-    with pytest.raises(ValueError, match=r"step_size 0.001 is outside the stable range.*below 4, at epoch 0"):
+    with pytest.raises(
+        numerics.UnstableStep, match=r"step_size 0.001 is outside the stable range.*below 4, at epoch 0"
+    ):
         bayesian_influence(data, checkpoints, printed)
     with pytest.raises(ValueError, match="outside the stable range"):
         bayesian_influence(data, checkpoints, SGLD(1e-3, 1e3, 5e3))

@@ -131,7 +131,7 @@ def test_a_state_goes_with_its_own_call(tmp_path):
     weights, state = some_weights(DATA), ChainState()
     sample(DATA, weights, SAMPLERS["sgld"], chains=1, draws=2, state=state)
     for change in ({"seed": 1}, {"chains": 2}, {"thin": 2}, {"weights": [1, 1, 1, 0]}, {"dtype": torch.float64}):
-        with pytest.raises(ValueError, match="the state is of a call with other data"):
+        with pytest.raises(numerics.StoreMismatch, match="the state is of a call with other data"):
             sample(DATA, weights, SAMPLERS["sgld"], **{"chains": 1, "draws": 2, "state": state} | change)
     (tmp_path / "noise.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"noise.pt is not a saved state of chains"):
@@ -158,7 +158,7 @@ def test_an_interrupted_influence_goes_on_from_its_store(tmp_path, monkeypatch):
     resumed = bayesian_influence(DATA, weights, SAMPLERS["rmsprop"], progress=again.append, **settings)
     assert 0 < sum(again) <= 12 - sum(done)
     np.testing.assert_array_equal(resumed["covariance"], whole["covariance"])
-    with pytest.raises(ValueError, match="holds the chains of a call with other arguments"):
+    with pytest.raises(numerics.StoreMismatch, match="holds the chains of a call with other arguments"):
         bayesian_influence(DATA, weights, SAMPLERS["rmsprop"], seed=1, **settings)
     (tmp_path / "influence.npz").write_bytes(b"PK broken")
     with pytest.raises(ValueError, match="is damaged: delete it"):
@@ -248,7 +248,7 @@ def test_a_nonlinear_module_with_classes():
     drawn = sample(samples, weights, SGLD(1e-4, 10.0, 100.0), chains=2, draws=3, dtype=torch.float64)
     expected = torch.nn.functional.cross_entropy(module(samples.inputs), samples.targets, reduction="none")
     np.testing.assert_allclose(drawn[0, 0, 0], expected.detach(), rtol=1e-5)  # float32 on the right
-    with pytest.raises(ValueError, match=r"outside the stable range.*at epoch 0"):
+    with pytest.raises(numerics.UnstableStep, match=r"outside the stable range.*at epoch 0"):
         sample(samples, weights, SGLD(0.1, 10.0, 100.0))
     with pytest.raises(TypeError, match="linear network go with a theory"):
         sample(samples, some_weights(DATA), SGLD(1e-4, 10.0, 100.0))
