@@ -22,6 +22,7 @@ from numerics.errors import (
     TrainedWeightsWarning,
     TrainingDiverged,
     UnstableStep,
+    UntrustedResultWarning,
     WorkerLost,
     WrongDerivative,
 )
@@ -63,6 +64,7 @@ from numerics.sampling.diagnostics import covariance_diagnostics, diagnose
 from numerics.sampling.groups import group_influence
 from numerics.sampling.sample import sample
 from numerics.sampling.samplers import MALA, SGLD, RMSPropSGLD, Sampler
+from numerics.sampling.trust import Trust, TrustLevel, trust
 from numerics.training.descent import TrainingConfig, batch_order
 from numerics.training.gradient_flow import gradient_flow
 from numerics.training.optimisers import SGD, Adam, AdamW, Optimiser
@@ -124,7 +126,10 @@ __all__ = [
     "TrainingDiverged",
     "TrainingRun",
     "TransformerConfig",
+    "Trust",
+    "TrustLevel",
     "UnstableStep",
+    "UntrustedResultWarning",
     "WorkerLost",
     "WrongDerivative",
     "as_token_draws",
@@ -191,5 +196,6 @@ __all__ = [
     "tracin",
     "train",
     "train_tokenizer",
+    "trust",
     "unrolled_influence",
 ]

@@ -4,7 +4,8 @@ A claim is a sentence and a function that measures it: from the shared experimen
 number with a bound and the derivation of that bound, and `Plot` objects for the report. It holds when every check
 does. A printed statement that is expected not to hold carries what holds in its place and the readings that were tried,
 each with checks of its own: it is wrong if every reading is, it depends on the reading if some are right, and it is
-imprecise if it becomes right once something is added.
+imprecise if it becomes right once something is added. A claim that could not fail says nothing, so that faults may be
+planted: each must turn its verdict.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import difflib
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from validation.charts import Plot
-from validation.experiments.toy import ToyExperiment
+from validation.experiments.base import Experiment
 
 __all__ = [
     "CAUCHY",
@@ -32,12 +34,14 @@ __all__ = [
     "ClaimResult",
     "Cost",
     "Measurement",
+    "PlantedFault",
     "Reading",
     "Verdict",
     "Way",
     "all_claims",
     "claim",
     "numerics",
+    "planted_fault",
     "retraining",
     "run_claim",
     "select_claims",
@@ -74,6 +78,7 @@ class Way(StrEnum):
     THEORY = "theory"
     NUMERICS = "numerics"
     RETRAINING = "retraining"
+    OWN = "your own"
 
 
 class Cost(StrEnum):
@@ -200,6 +205,14 @@ class Check:
 
 
 @dataclass(frozen=True)
+class PlantedFault:
+    """A fault in words, and the function that makes it in an experiment."""
+
+    name: str
+    plant: Callable[[Any], object]
+
+
+@dataclass(frozen=True)
 class Reading:
     """One way to read a printed statement, and whether the statement is right under it.
 
@@ -240,6 +253,8 @@ class Claim:
         The ways to read a printed statement that were tried; none for a statement that is only imprecise.
     cost
         Whether ``--quick`` checks it.
+    faults
+        Faults that must make it fail.
     """
 
     identifier: str
@@ -247,10 +262,11 @@ class Claim:
     source: str
     compares: tuple[Measurement, ...]
     metric: str
-    measure: Callable[[ToyExperiment], Iterable[Check | Plot]]
+    measure: Callable[[Any], Iterable[Check | Plot]]
     corrected: str = ""
     readings: tuple[Reading, ...] = ()
     cost: Cost = Cost.QUICK
+    faults: tuple[PlantedFault, ...] = ()
 
     def __post_init__(self) -> None:
         if self.readings and not self.corrected:
@@ -284,7 +300,9 @@ class ClaimResult:
     seconds
         Wall-clock time, shared runs that this claim was the first to ask for included.
     problem
-        The sentence of the error that ended the measurement, if one did.
+        The sentence of the error that ended the measurement, if one did, or of a planted fault that was not noticed.
+    noticed
+        The planted faults that made it fail, as they should.
     """
 
     claim: Claim
@@ -292,6 +310,7 @@ class ClaimResult:
     plots: tuple[Plot, ...] = ()
     seconds: float = 0.0
     problem: str = ""
+    noticed: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -325,7 +344,7 @@ class ClaimResult:
 
 _REGISTRY: dict[str, Claim] = {}
 
-Measure = Callable[[ToyExperiment], Iterable[Check | Plot]]
+Measure = Callable[[Any], Iterable[Check | Plot]]
 
 
 def claim(
@@ -352,6 +371,33 @@ def claim(
     return register
 
 
+def planted_fault(identifier: str, name: str) -> Callable[[Callable[[Any], object]], Callable[[Any], object]]:
+    """Register the decorated function as a fault that must make the claim fail.
+
+    It is given a copy of the experiment, whose measures it may replace: ``experiment.kernel = experiment.kernel / 2``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim yet.
+    """
+
+    def register(plant: Callable[[Any], object]) -> Callable[[Any], object]:
+        if identifier not in _REGISTRY:
+            raise ValueError(f"no claim is called {identifier!r}; register the claim before its faults.")
+        found = _REGISTRY[identifier]
+        _REGISTRY[identifier] = replace(found, faults=(*found.faults, PlantedFault(name, plant)))
+        return plant
+
+    return register
+
+
+def withdraw(identifiers: Iterable[str]) -> None:
+    """Take claims out of the ledger, those of a file that is read again or cannot be read."""
+    for identifier in identifiers:
+        _REGISTRY.pop(identifier, None)
+
+
 def all_claims() -> tuple[Claim, ...]:
     """Return every registered claim in the order of registration."""
     return tuple(_REGISTRY.values())
@@ -375,15 +421,40 @@ def select_claims(names: Iterable[str]) -> tuple[Claim, ...]:
     return tuple(chosen)
 
 
-def run_claim(claim: Claim, experiment: ToyExperiment) -> ClaimResult:
-    """Measure one claim; a measurement that is refused or diverges is a failed claim with the error's sentence."""
+def run_claim(claim: Claim, experiment: Experiment) -> ClaimResult:
+    """Measure one claim, and then with each of its planted faults.
+
+    A measurement that is refused or diverges is a failed claim with the error's sentence.
+    """
     start = time.perf_counter()
+    found, problem = _measured(claim, experiment)
+    checks = tuple(entry for entry in found if isinstance(entry, Check))
+    plots = tuple(entry for entry in found if isinstance(entry, Plot))
+    result = ClaimResult(claim, checks, plots, problem=problem)
+    if claim.faults and result.verdict is claim.expected:
+        noticed, problem = _faults_noticed(claim, experiment)
+        result = replace(result, noticed=noticed, problem=problem)
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+def _measured(claim: Claim, experiment: Experiment) -> tuple[list[Check | Plot], str]:
     found: list[Check | Plot] = []
-    problem = ""
     try:
         found.extend(claim.measure(experiment))
     except (ValueError, ArithmeticError, RuntimeError) as error:
-        problem = str(error)
-    checks = tuple(entry for entry in found if isinstance(entry, Check))
-    plots = tuple(entry for entry in found if isinstance(entry, Plot))
-    return ClaimResult(claim, checks, plots, time.perf_counter() - start, problem)
+        return found, str(error)
+    return found, ""
+
+
+def _faults_noticed(claim: Claim, experiment: Experiment) -> tuple[tuple[str, ...], str]:
+    """Return the planted faults that turn the verdict, and a sentence about the first that does not."""
+    noticed: list[str] = []
+    for fault in claim.faults:
+        damaged = experiment.twin()
+        fault.plant(damaged)
+        found, problem = _measured(claim, damaged)
+        checks = tuple(entry for entry in found if isinstance(entry, Check))
+        if ClaimResult(claim, checks, problem=problem).verdict is not Verdict.FAILS:
+            return tuple(noticed), f"the planted fault {fault.name!r} is not noticed, so that holding says nothing."
+        noticed.append(fault.name)
+    return tuple(noticed), ""

@@ -105,6 +105,9 @@ def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
         console.print(_claim_table(ledger.claims, wide=console.width >= _WIDE))
     if ledger.strongest:
         console.print(_strongest_table(ledger.strongest))
+    for pair in ledger.pairs:
+        if pair.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
+            _print_pair(console, pair)
     for result in ledger.claims:
         if details or result.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
             _print_details(console, result)
@@ -136,8 +139,8 @@ def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
-        cells = [*numbers, escape(result.problem or text)] if wide else numbers[:2]
+        text = f"{result.pair.expected}: {result.pair.why}" if result.checks else result.pair.why
+        cells = [*numbers, escape(result.problem or result.undecided or text)] if wide else numbers[:2]
         table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
     return table
 
@@ -212,10 +215,27 @@ def _print_details(console: Console, result: ClaimResult) -> None:
         console.print(f"  [dim]smallest fault that turns it:[/] {escape(line)}")
     if result.problem:
         console.print(f"  [bold red]{escape(result.problem)}[/]")
+    if result.noticed:
+        console.print(f"  [dim]planted and noticed:[/] {escape('; '.join(result.noticed))}")
+    _print_checks(console, result.checks)
+
+
+def _print_pair(console: Console, result: PairResult) -> None:
+    pair = result.pair
+    title = f"{pair.measure} against {pair.reference}: {result.verdict}"
+    console.print(f"\n{title}", style=STYLES[result.verdict], highlight=False, markup=False)
+    for text in (result.problem, result.undecided):
+        if text:
+            console.print(f"  {text}.".replace("..", "."), highlight=False, markup=False)
+    if result.checks:
+        _print_checks(console, result.checks)
+
+
+def _print_checks(console: Console, checks: Sequence[Check]) -> None:
     table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
     for column in ("", "check", "measured", "bound", "used", "why"):
         table.add_column(column)
-    for check in result.checks:
+    for check in checks:
         mark = f"[{STYLES[check.verdict]}]{MARKS[check.verdict]}[/]"
         row = (mark, escape(check.quantity), measured(check), bound(check), used(check))
         table.add_row(*row, f"[dim]{escape(reasons(check))}[/]")
@@ -228,6 +248,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
         "title": ledger.title,
         "complete": not ledger.unfinished,
         "unfinished": ledger.unfinished,
+        "notes": ledger.notes,
         "seconds": round(ledger.seconds, 2),
         "versions": {name: version(name) for name in ("stagewise", "numpy", "torch")}
         | {"python": platform.python_version()},
@@ -239,9 +260,8 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "measure": result.pair.measure,
                 "expected": result.pair.expected,
                 "why": result.pair.why,
-                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()}
-                if result.bounded
-                else {},
+                "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
+                "undecided": result.undecided,
                 "found": None if result.found is None else asdict(result.found),
                 "problem": result.problem,
                 "verdict": result.verdict,
@@ -265,6 +285,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "seconds": round(result.seconds, 3),
                 "verdict": result.verdict,
                 "problem": result.problem,
+                "noticed": result.noticed,
                 "checks": [asdict(check) | {"verdict": check.verdict, "use": check.use} for check in result.checks],
             }
             for result in ledger.claims

@@ -23,6 +23,7 @@ from numerics.sampling.chains import run_chains
 from numerics.sampling.plan import Data, Items, Labels, Observable, Recorded, Weights, labels_of
 from numerics.sampling.sample import check_items, label, make_plan, plan_attributes
 from numerics.sampling.samplers import Sampler
+from numerics.sampling.trust import trust
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
@@ -90,7 +91,11 @@ def bayesian_influence(
         ``standard_error``
             Monte-Carlo standard error of ``covariance`` by batch means: 32 blocks a chain (fewer, but 2 at least, where
             their co-moments would take more than 2 GB), whose means are nearly independent when a block is long against
-            the autocorrelation time. `covariance_diagnostics` asks ArviZ.
+            the autocorrelation time. `covariance_diagnostics` asks ArviZ. NaN where a chain never moves, and of
+            fewer than four draws.
+        ``r_hat``, ``ess``
+            Split R-hat and effective number of draws, of the products of deviations that are averaged; NaN where
+            nothing is known. `trust` sums them up, and the attribute ``trust`` holds its sentence.
         ``draws``
             If asked for: what was recorded, dims ([setting,] epoch, chain, draw, sample).
 
@@ -157,7 +162,10 @@ def bayesian_influence(
         "within_chain_covariance": labelled(pooled.within, "within-chain covariance"),
         "correlation": labelled(correlation, "correlation"),
         "standard_error": labelled(pooled.error, "standard error"),
+        "r_hat": labelled(pooled.r_hat, "split R-hat"),
+        "ess": labelled(pooled.ess, "effective draws"),
     }
+    attrs["trust"] = str(trust(xr.Dataset({name: result[name] for name in ("r_hat", "ess")}), chains=chains))
     if kept is not None:
         chain_tail = {"chain": np.arange(chains), "draw": np.arange(draws), "sample": recorded.labels}
         result["draws"] = label(plan, kept, chain_tail, "loss", attrs, several=several)

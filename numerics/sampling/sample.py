@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from numerics.models.checkpoints import refuse_masked
 from numerics.models.linear import Checkpoints
 from numerics.models.samples import Parts
 from numerics.sampling.chain_state import ChainState
@@ -163,6 +164,7 @@ def make_plan(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
     _check_samplers(samplers, burn_in, batch_size)
+    refuse_masked("weights", weights)
     beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
     if beta.shape != (len(dataset),):
         raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")

@@ -53,7 +53,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_names_the_rest():
 
 
 def test_an_interrupted_matrix_is_unfinished_too(monkeypatch):
-    monkeypatch.setattr("validation.runner.correlations", lambda *_: interrupting(None))
+    monkeypatch.setattr("validation.runner.correlations", lambda *_, **__: interrupting(None))
     ledger = run_ledger("A run", ToyExperiment(), claims=[holding("one")], measures=["LOO closed form"])
     assert ledger.matrix is None
     assert ledger.unfinished == ("correlations of all measures",)

@@ -135,7 +135,7 @@ def heat_map(matrix: xr.DataArray) -> str:
     rows = []
     for i in order:
         cells = "".join(_heat_cell(float(matrix.values[i, j]), i == j) for j in order)
-        label = f'<span class="way {ways[i]}">{ways[i]}</span>{mathematics(str(names[i]))}'
+        label = f'<span class="way {str(ways[i]).split()[0]}">{ways[i]}</span>{mathematics(str(names[i]))}'
         rows.append(f'<tr><th class="row">{label}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
@@ -162,14 +162,18 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", number(found.slope), number(found.relative_max_error)]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if result.bounded else mathematics(pair.why)
+        judged = result.checks or pair.general
+        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if judged else mathematics(pair.why)
         if result.problem:
             text = f"not defined here: {escape(result.problem)}"
-        limits = ", ".join(
-            f"{field.replace('_', ' ')} {number(low)} to {number(high)}" for field, (low, high) in pair.bounds.items()
+        if result.undecided:
+            text += f"<br><b>Not decided</b>: {escape(result.undecided)}."
+        limits = "; ".join(
+            f"{check.quantity} {number(check.measured)}, bound {bound(check)}" for check in result.checks
         )
-        if limits and result.bounded:
-            text += f'<br><span class="note">bound: {escape(limits)}</span>'
+        if limits:
+            derivation = f" ({mathematics(result.checks[0].why)})" if pair.general else ""
+            text += f'<br><span class="note">{escape(limits)}{derivation}</span>'
         rows.append([mathematics(pair.reference), mathematics(pair.measure), *numbers, text, badge(result.verdict)])
     columns = ["reference", "measure", "#Pearson", "#slope", "#rel. max error", "#peak shift (epochs)", "#same sign"]
     return table([*columns, "expected, and why", "verdict"], rows)
@@ -180,6 +184,8 @@ def claim_article(result: ClaimResult, seed: int) -> str:
     claim, style = result.claim, css_class(result.verdict)
     compares = "<br>".join(f'<span class="way {m.way}">{m.way}</span>{mathematics(m.what)}' for m in claim.compares)
     problem = f'<div class="problem">{escape(result.problem)}</div>' if result.problem else ""
+    if result.noticed:
+        problem += f'<p class="note">Planted faults that it notices: {escape("; ".join(result.noticed))}.</p>'
     figures = "".join(
         f'<figure><img alt="{escape(plot.title)}" src="data:image/svg+xml;base64,'
         f'{base64.b64encode(to_svg(plot)).decode()}"></figure>'
