@@ -14,6 +14,7 @@ from numerics.errors import (
     DamagedResultWarning,
     FitWarning,
     IndefiniteCurvature,
+    NotDifferentiable,
     SamplerDiverged,
     SolveNotConverged,
     StepSizeWarning,
@@ -22,6 +23,7 @@ from numerics.errors import (
     TrainingDiverged,
     UnstableStep,
     WorkerLost,
+    WrongDerivative,
 )
 from numerics.fleets.over_checkpoints import over_checkpoints
 from numerics.fleets.sweep import sweep
@@ -96,6 +98,7 @@ __all__ = [
     "MeasureOutlook",
     "ModelOutlook",
     "ModuleCheckpoints",
+    "NotDifferentiable",
     "Optimiser",
     "Parts",
     "PretrainingConfig",
@@ -123,6 +126,7 @@ __all__ = [
     "TransformerConfig",
     "UnstableStep",
     "WorkerLost",
+    "WrongDerivative",
     "as_token_draws",
     "attention_patterns",
     "batch_order",

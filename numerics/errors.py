@@ -82,7 +82,7 @@ class TrainedWeightsWarning(UserWarning):
 
 
 class NotDifferentiable(ValueError):
-    """Torch cannot differentiate a module; the message names the operation and what to do."""
+    """A module or an optimiser cannot be differentiated; the message names the operation and what to do."""
 
 
 class WrongDerivative(ArithmeticError):

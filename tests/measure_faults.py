@@ -1,7 +1,7 @@
 """Measures the smallest fault that turns each claim, by planting ever smaller ones: ``python tests/measure_faults.py``.
 
-Every claim has a probe: one measurement that it compares, scaled, moved along training or with another standard error. The
-size is bisected on a logarithmic scale; what is found is written to ``validation/smallest_faults.json``.
+Every claim has a probe: one measurement that it compares, scaled or moved along training. The size is bisected on a
+logarithmic scale; what is found is written to ``validation/smallest_faults.json``.
 """
 
 import json
@@ -43,9 +43,11 @@ EXPERIMENT = {
     "closed_brief_ablation": "closed-form brief ablation",
 }
 MOVED = {
-    "critical-windows": ("bayesian", "shift"), "stages-bif": ("bayesian", "shift"), "stages-loo": ("retrained", "shift"),
+    "critical-windows": ("bayesian", "shift"), "stages-bif": ("bayesian", "shift"), "stages-loo": ("retrained",
+    "shift"),
     "levels-in-order": ("solved_maps", "scale"), "dog-on-cat-peaks": ("retrained", "shift"),
-    "brief-ablation-closed-form": ("briefly_ablated", "scale"), "brief-ablation-is-the-kernel": ("briefly_ablated", "scale"),
+    "brief-ablation-closed-form": ("briefly_ablated", "scale"), "brief-ablation-is-the-kernel": ("briefly_ablated",
+    "scale"),
     "closed-form-loo": ("retrained", "scale"), "instantaneous-influence-from-modes": ("kernel", "scale"),
     "printed-same-early": ("kernel", "shift"), "other-sources": ("retrained", "shift"),
     "specific-to-the-pair": ("retrained", "shift"), "highest-at-the-transition": ("retrained", "shift"),
@@ -61,7 +63,8 @@ MOVED = {
 }  # fmt: skip
 SCALED = {
     "singular-structure": "theory.hierarchy:tree_distance", "flow-is-descent": "theory.dynamics.saxe:time_constant",
-    "mode-strengths": "theory.dynamics.saxe:mode_strength", "derivative-of-the-flow": "theory.influence.trajectory:_assemble",
+    "mode-strengths": "theory.dynamics.saxe:mode_strength",
+    "derivative-of-the-flow": "theory.influence.trajectory:_assemble",
     "weights-follow-the-data": "theory.influence.trajectory:_assemble",
     "near-degenerate": "theory.influence.svd_response:spectral_derivative",
     "printed-influence-on-the-map": "theory.influence.svd_response:spectral_derivative",
@@ -146,7 +149,8 @@ def main(names):
         down, up = (smallest(claim, base, kind, target, sign) for sign in (-1, 1))
         if down is not None or up is not None:
             kept[name] = {"what": what, "kind": kind, "down": down, "up": up}
-        print(name, kept.get(name), flush=True)
+        sys.stdout.write(f"{name}: {kept.get(name)}\n")
+        sys.stdout.flush()
         path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 

@@ -1,6 +1,4 @@
-"""Faults planted in the code under the ledger: one function or method replaced by a wrong one wherever it is "
-"imported.
-"""
+"""Faults planted in the code under the ledger: a function replaced by a wrong one wherever it is imported."""
 
 import inspect
 import sys

@@ -319,7 +319,7 @@ class ClaimResult:
             ends = [abs(end) for end in (check.measured, check.low, check.high) if math.isfinite(end)]
             return check.slack / max(ends)
 
-        graded = [c for c in self.checks if c.verdict is Verdict.HOLDS and c.slack > 0]
+        graded = [c for c in self.checks if c.verdict is Verdict.HOLDS and 0 < c.slack < math.inf]
         return min(graded, key=relative, default=None)
 
 

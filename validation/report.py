@@ -84,8 +84,7 @@ def bound(check: Check) -> str:
 
 
 def smallest(result: ClaimResult) -> list[str]:
-    """Return the smallest faults that turn a claim: one planted in a measurement, and one of a number that is "
-    "checked."""
+    """Return the smallest faults that turn a claim: one planted in a measurement, one of a checked number."""
     planted, close = smallest_fault(result.claim.identifier), result.closest
     lines = [] if planted is None else [str(planted)]
     if close is not None:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from numerics.curvature.derivatives import Derivatives, Engine
+from numerics.curvature.derivatives import Derivatives, Engine, as_point
 from numerics.curvature.kernels import Elementary, differentiable
 from numerics.curvature.layout import Layout
 from numerics.curvature.memory import allowed_bytes, counted_bytes
@@ -65,7 +65,7 @@ def derivatives_of(
     kind = (curvature, *((n, leaf.shape[1:], leaf.dtype) for n, leaf in leaves("", (samples.inputs, samples.targets))))
     known = _KNOWN.setdefault(model, {})
     if kind not in known:
-        weights = weights.detach().to(torch.float64).contiguous()
+        weights = as_point(weights)
         known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature)
     return Derivatives(model, known[kind][0], allowed_bytes(max_memory, weights.device), *known[kind][1:])
 
@@ -84,7 +84,8 @@ def _tried(
     engine = Engine(elementary=_evaluated(model, weights, samples))
     with differentiable(model.module, Elementary() if engine.elementary else None):
         one, at = few(samples, 1), weights.clone().requires_grad_()
-        layout = Layout.of(model.outputs(weights, one.inputs), 1) if curvature == "gauss-newton" else None
+        outputs = model.outputs(weights, samples.inputs) if curvature == "gauss-newton" else None
+        layout = None if outputs is None else Layout.of(outputs, len(samples))
         with counted_bytes(besides=at) as kept:
             graph = model.losses(at, one)
     size = max(8, sum(kept.values()))
@@ -107,11 +108,6 @@ def _evaluated(model: TorchModel, weights: torch.Tensor, samples: Samples) -> bo
         check_own_losses(model, weights, samples)
         mode.changed.clear()  # of casts that the model keeps from its first evaluation
         second = model.losses(weights, samples)
-    if mode.narrow is not None:
-        raise NotDifferentiable(
-            f"{name} computes in {mode.narrow} whatever its weights are, which leaves no digits to a derivative; turn "
-            "automatic mixed precision off in its forward pass."
-        )
     if not torch.equal(first.nan_to_num(), second.nan_to_num()):
         raise NotDifferentiable(
             f"{name} gives other losses each time, even in evaluation mode, so it has no derivative; give functional "

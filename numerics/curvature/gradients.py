@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from numerics.curvature.derivatives import Derivatives
+from numerics.curvature.derivatives import Derivatives, Engine
 from numerics.curvature.entry import derivatives_of
 from numerics.curvature.memory import allowed_bytes, refuse_too_large
 from numerics.models.checkpoints import ModuleCheckpoints
@@ -83,9 +83,9 @@ class GradientRows:
         return tuple(f"{name}, part {part}" for name, part in self.asked.labels)
 
     @property
-    def engine(self) -> str:
-        """The ways in words."""
-        return ", ".join(dict.fromkeys(found.engine.name for _, found in self.about)) or "vmap"
+    def engines(self) -> list[Engine]:
+        """How they are taken; functions of the parameters by plain autograd."""
+        return [found.engine for _, found in self.about]
 
     def blocks(self, t: int, copies: int = 0) -> Iterator[tuple[slice, Float[torch.Tensor, "n d"]]]:
         """Yield the gradients at the t-th checkpoint with their places, in blocks that fit into memory with copies."""
@@ -156,7 +156,7 @@ def module_kernel(
         for rows, gradients in few.blocks(t):
             for columns, others in held():
                 kernel[t, rows, columns] = (gradients @ others.mT).cpu().numpy()
-    return kernel, few.engine
+    return kernel, Engine.of_gradients([*few.engines, *many.engines]).name
 
 
 def _refuse_other_parts(model: TorchModel, weights: torch.Tensor, parts: Parts) -> None:

@@ -25,7 +25,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["Elementary", "differentiable"]
 
 _CASTS = (torch.Tensor.to, torch.Tensor.type, torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
-_NARROW = {torch.float16, torch.bfloat16}
 
 
 class Elementary(TorchFunctionMode):
@@ -35,8 +34,6 @@ class Elementary(TorchFunctionMode):
     ----------
     changed
         What it replaced, in words: "float64" where a tensor came in or came out in another dtype, "weight norm".
-    narrow
-        A dtype of less than 32 bits in which numbers of float64 were computed (by automatic mixed precision), or None.
 
     Examples
     --------
@@ -49,7 +46,6 @@ class Elementary(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.changed: set[str] = set()
-        self.narrow: torch.dtype | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -72,13 +68,7 @@ class Elementary(TorchFunctionMode):
         pairs = zip(tree_leaves((given, result)), tree_leaves(((args, kwargs), doubled)), strict=True)
         if any(before is not after for before, after in pairs):
             self.changed.add("float64")
-        self._note_narrow((args, kwargs), result)
         return doubled
-
-    def _note_narrow(self, given: object, result: object) -> None:
-        read, made = ({v.dtype for v in tree_leaves(t) if isinstance(v, torch.Tensor)} for t in (given, result))
-        if torch.float64 in read and (narrow := made & _NARROW):
-            self.narrow = narrow.pop()
 
 
 def _double(value: object) -> object:

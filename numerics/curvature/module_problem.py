@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 
-from numerics.curvature.derivatives import Derivatives
+from numerics.curvature.derivatives import Derivatives, Engine
 from numerics.curvature.entry import derivatives_of
 from numerics.curvature.gradients import GradientRows, refuse_losses_not_finite
 from numerics.curvature.influence_request import InfluenceRequest
@@ -81,8 +81,13 @@ class ModuleProblem:
     @property
     def engine(self) -> str:
         """The ways in words."""
-        found = (self.derivatives.engine.name, self.sources.engine, self.queries.engine)
-        return ", ".join(dict.fromkeys(found))
+        own = self.derivatives.engine
+        every = [
+            *([own] if self.request.curvature == "gauss-newton" else []),
+            *self.sources.engines,
+            *self.queries.engines,
+        ]
+        return Engine.of_gradients(every, own).name
 
     @property
     def beta(self) -> Float[torch.Tensor, " n"]:

@@ -506,12 +506,15 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "Gaussian learning coefficient", found, wanted, "n_beta E[L - L(w*)] of the quadratic, by torch's Hessian", 1e-8
     )
     limit = gaussian_influence(gradients, dense, n_beta, pull)
-    precision = n_beta * dense + pull * np.eye(len(dense))
+    sigma = np.linalg.inv(n_beta * dense + pull * np.eye(len(dense)))
+    ahead = gradients - n_beta * (dense @ sigma @ gradients.mean(axis=0))
+    turned = dense @ sigma
+    wanted_influence = -n_beta / len(data) * (ahead @ sigma @ ahead.T + np.trace(turned @ turned) / 2)
     yield _exact(
         "Gaussian influence",
         limit.influence,
-        -n_beta / len(data) * gradients @ np.linalg.solve(precision, gradients.T),
-        "-(n_beta / N) g (n_beta H + gamma)^-1 g; rounding",
+        wanted_influence,
+        "-(n_beta / N) (g Sigma g + tr(H Sigma H Sigma) / 2), gradients at the mean; rounding",
         1e-8,
     )
     few = random.normal(size=(3, 5))
