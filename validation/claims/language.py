@@ -29,12 +29,14 @@ from theory import bigram_covariance, gate_correlation, gate_losses, gate_poster
 from validation.charts import Plot, Series, curves
 from validation.experiments.language import GROUPS_OF_PAIRS, InductionRun, InductionSettings, induction_run
 from validation.experiments.toy import ToyExperiment
-from validation.registry import Check, Cost, claim, numerics, theory
+from validation.registry import REFUTES, Check, Cost, Reading, claim, numerics, theory
 
 __all__: list[str] = []
 
 _SEEDS = 3  # runs from scratch behind every claim about formation
 _TOKENS = 256
+_PRINTED, _RAW, _NORMALISED = "as printed", "of the raw covariance", "of the normalised influence"
+_STABILITY = "with a stability constant of 1, which the paper does not give"
 
 
 def _runs(experiment: ToyExperiment) -> list[InductionRun]:
@@ -199,7 +201,8 @@ def contexts_apart(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="paper D.1.3, caption of Fig. 14",
     compares=(theory("closed form of recall without information"), numerics("draws of pure noise")),
     metric="recall less class rate",
-    corrected="Without information recall tends to the rate at which a class is predicted, not to the class rate.",
+    corrected="without information recall tends to the rate at which a class is predicted, not to the class rate",
+    readings=(Reading(_PRINTED),),
 )
 def recall_baseline(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Predict classes from noise."""
@@ -224,6 +227,8 @@ def recall_baseline(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(np.abs(gap).max()),
         low=0.05,
         why="0 if the class rate were the baseline",
+        reading=_PRINTED,
+        roomy=REFUTES,
     )
     yield Plot(
         "Recall from noise",
@@ -343,8 +348,9 @@ def repeated_pairs_rise(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="paper D.2 (Fig. 15)",
     compares=(theory("a gate: its covariance peaks, its correlation does not"), numerics("three runs")),
     metric="level after the formation over the peak at it",
-    corrected="The covariance peaks while copying is learned, then falls fivefold or more; "
-    "the correlation rises, and stays above a third of its peak.",
+    corrected="the covariance peaks while copying is learned and then falls fivefold or more; the correlation rises "
+    "and stays above a third of its peak",
+    readings=(Reading(_NORMALISED, right=True), Reading(_RAW)),
     cost=Cost.FULL,
 )
 def peak_and_plateau(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -358,12 +364,15 @@ def peak_and_plateau(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             float(covariance[-1] / covariance[at].max()),
             high=0.2,
             why="it falls at least fivefold; a gate's falls to nothing",
+            reading=_RAW,
+            roomy=REFUTES,
             error=float(spread[-1] / covariance[at].max()),
         )
         yield Check(
             f"seed {seed}: correlation after the formation over its peak",
             float(correlation[after].mean() / correlation[at].max()),
             low=1 / 3,
+            reading=_NORMALISED,
             why="a gate's correlation never falls; a third allows for directions that later learning adds",
             error=float(np.sqrt(np.square(error[after]).sum()) / after.sum() / correlation[at].max()),
         )
@@ -393,8 +402,9 @@ def peak_and_plateau(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="paper D.2 (Fig. 15)",
     compares=(numerics("sampling per token, three runs"), numerics("the same before the formation")),
     metric="covariance of fresh tokens at the formation over that before",
-    corrected="Fresh tokens covary more too when the model begins to copy, since copying is wrong for them; their "
-    "change is smaller than that of repeated tokens.",
+    corrected="fresh tokens covary more too when the model begins to copy, since copying is wrong for them; their "
+    "change is smaller than that of repeated tokens",
+    readings=(Reading(_PRINTED),),
     cost=Cost.FULL,
 )
 def others_stay(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -409,6 +419,7 @@ def others_stay(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             float(fresh[top] - fresh[before].mean()),
             low=0.0,
             why="0 if it showed no change; three standard errors decide",
+            reading=_PRINTED,
             error=float(np.hypot(spread[top], np.sqrt(np.square(spread[before]).sum()) / before.sum())),
         )
         yield Check(
@@ -425,8 +436,9 @@ def others_stay(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="paper Table 2, D.1.3",
     compares=(theory("relaxation times in a chain, step x localization x draws / 2"), numerics("effective draws")),
     metric="relaxation times, effective draws of a pair's covariance",
-    corrected="A chain is a tenth of a relaxation time long: a pair has some ten effective draws, and only means over "
-    "many pairs survive.",
+    corrected="a chain is a tenth of a relaxation time long: a pair has some ten effective draws, and only means over "
+    "many pairs survive",
+    readings=(Reading(_STABILITY),),
     cost=Cost.FULL,
 )
 def printed_draws(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -434,7 +446,12 @@ def printed_draws(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     run = _runs(experiment)[0]
     sampler = RMSPropSGLD(step_size=1e-6, n_beta=1024.0, localization=1000.0, stability=1.0)
     yield Check(
-        "relaxation times in a chain", sampler.step_size * sampler.localization * 200 / 2, high=1.0, why="one at least"
+        "relaxation times in a chain",
+        sampler.step_size * sampler.localization * 200 / 2,
+        high=1.0,
+        why="below one a chain does not forget where it started",
+        reading=_STABILITY,
+        roomy=REFUTES,
     )
     draws = run.draws_of("printed", run.sampled_steps[-1:], sampler=sampler, burn_in=0, batch_size=64)
     places = np.argwhere(run.sequences.repeated)[::25]
