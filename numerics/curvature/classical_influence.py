@@ -12,20 +12,32 @@ its inertia is reported. Linear networks take the shortcuts of `numerics.curvatu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from numerics.curvature.dense_influence import dense_influence, dense_numbers
-from numerics.curvature.gradients import check_finite, module_kernel
-from numerics.curvature.influence_request import Damping, InfluenceRequest, source_positions
+from numerics.curvature.gradients import module_kernel
+from numerics.curvature.influence_request import (
+    Damping,
+    InfluenceRequest,
+    parts_of,
+    plain_labels,
+    query_labels,
+    source_labels,
+    source_positions,
+    with_parts,
+)
 from numerics.curvature.linear_influence import linear_gauss_newton_influence, linear_hessian_influence, linear_kernel
 from numerics.curvature.matrix_free_influence import matrix_free_influence
+from numerics.curvature.module_problem import ModuleProblem
 from numerics.errors import IndefiniteCurvature
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints, linear_as_module
-from numerics.models.samples import Samples
+from numerics.models.queries import Asked, Queries
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import trajectory
@@ -39,14 +51,15 @@ def gradient_kernel(
     dataset: Dataset | Samples,
     checkpoints: Checkpoints | ModuleCheckpoints,
     *,
-    sources: Sequence[str] | None = None,
-    queries: Dataset | Samples | None = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
+    max_memory: int | None = None,
 ) -> xr.DataArray:
     """Return the gradient kernel K_ij = grad l_i . grad l_j at every checkpoint.
 
     Parameters
     ----------
-    dataset, checkpoints, sources, queries
+    dataset, checkpoints, sources, queries, max_memory
         As for `hessian_influence`.
 
     Returns
@@ -68,16 +81,27 @@ def gradient_kernel(
     >>> bool((gradient_kernel(hierarchical_dataset(), run.checkpoints).sel(source="dog", query="dog") > 0).all())
     True
     """
-    positions = source_positions(dataset, sources)
-    asked = dataset if queries is None else queries
-    if isinstance(checkpoints, Checkpoints):
-        read = _reader(checkpoints)
-        kernel = linear_kernel(read(dataset), read(asked), checkpoints, positions)
-    else:
-        kernel = module_kernel(Samples.of(dataset), Samples.of(asked), _of_module(checkpoints), positions)
-    names = [dataset.names[i] for i in positions]
+    found = parts_of(dataset, sources) if isinstance(sources, Parts) else source_positions(dataset, sources)
     attrs = {"estimator": "gradient kernel"}
-    return trajectory(kernel, checkpoints.epochs, names, asked.names, name="kernel", attrs=attrs)
+    asked: Any
+    if isinstance(checkpoints, Checkpoints) and not isinstance(found, Parts) and _of_losses(queries):
+        read, asked = _reader(checkpoints), dataset if queries is None else queries
+        kernel, engine = linear_kernel(read(dataset), read(asked), checkpoints, found), "closed form"
+    else:
+        asked = queries if isinstance(queries, Parts) else Queries.of(queries, dataset)
+        kernel, engine = module_kernel(Samples.of(dataset), asked, _of_module(checkpoints), found, max_memory)
+        attrs["query_measure"] = "loss" if isinstance(asked, Parts) else asked.measured
+    labels = {"source": source_labels(dataset, found), "query": query_labels(asked)}
+    plain = plain_labels(labels)
+    result = trajectory(
+        kernel,
+        checkpoints.epochs,
+        plain["source"],
+        plain["query"],
+        name="kernel",
+        attrs=attrs | {"engine": engine},
+    )
+    return with_parts(result, labels)
 
 
 def hessian_influence(
@@ -86,12 +110,13 @@ def hessian_influence(
     *,
     damping: ArrayLike | None = None,
     relative_damping: ArrayLike | None = None,
-    sources: Sequence[str] | None = None,
-    queries: Dataset | Samples | None = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
     weights: ArrayLike | None = None,
     method: str | None = None,
     rtol: float = 1e-8,
     max_iterations: int = 2000,
+    max_memory: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Return the damped-Hessian influence at every checkpoint and damping constant.
@@ -108,9 +133,12 @@ def hessian_influence(
         Instead of `damping`: constants c, >= 0; lambda = c times the largest absolute eigenvalue of each checkpoint's
         Hessian, as the paper does with c from 1e-3 to 10.
     sources
-        Names of the samples whose influence is asked for; all if not given.
+        Names of the samples whose influence is asked for, or `Parts` of samples of `dataset`, whose weights enter the
+        loss of their sample by their share 1 / k_i; all samples if not given.
     queries
-        Samples whose loss is asked for, seen in training or not; those of `dataset` if not given.
+        What is asked: samples, seen in training or not, for their losses; a `Query` for any other measure of the
+        outputs; functions of the parameters by name; or a list of these. Or `Parts` of samples, for their own losses.
+        The losses of `dataset` if not given. Parts have a MultiIndex, ("query_name", "query_part") say.
     weights
         Sample weights beta of L at the checkpoints, shape (N,), >= 0; all 1 if not given. A sample of weight 0 is
         unseen, and its influence is that of adding it.
@@ -120,6 +148,9 @@ def hessian_influence(
     rtol, max_iterations
         Largest residual accepted by the matrix-free solver, and products with H allowed for it. Tens suffice where the
         damping exceeds the negative eigenvalues; inside a dense spectrum no iterative solver is fast.
+    max_memory
+        Bytes that the work of a module may hold at a time, besides the result and a dense matrix: samples go through it
+        in blocks. 1 GiB, or a quarter of what is free, if not given.
     progress
         Called with the number of checkpoints done after each.
 
@@ -147,7 +178,11 @@ def hessian_influence(
     IndefiniteCurvature
         If H + lambda I is singular to rounding at a checkpoint.
     SolveNotConverged
-        If the matrix-free solver does not reach `rtol`.
+        If the matrix-free solver does not reach `rtol`, or the dense one leaves more than rounding.
+    NotDifferentiable
+        If torch has no derivative of the module that is needed.
+    WrongDerivative
+        If a second derivative by torch contradicts its symmetry or finite differences.
     ValueError
         If a damping constant is negative, both or none of the two kinds are given, a loss or derivative is not finite,
         or shapes, names or weights do not fit.
@@ -164,9 +199,9 @@ def hessian_influence(
     constants = Damping.of(damping, relative_damping)
     request = InfluenceRequest.of("hessian", dataset, sources, queries, weights, constants, progress)
     _check_method(method)
-    if isinstance(checkpoints, Checkpoints) and method != "matrix-free":
+    if isinstance(checkpoints, Checkpoints) and method != "matrix-free" and _of_losses(queries, sources):
         return linear_hessian_influence(request.read(_reader(checkpoints)), checkpoints)
-    return _of_any_module(request.read(Samples.of), _of_module(checkpoints), method, rtol, max_iterations)
+    return _of_any_module(request, _of_module(checkpoints), method, rtol, max_iterations, max_memory)
 
 
 def gauss_newton_influence(
@@ -175,12 +210,13 @@ def gauss_newton_influence(
     *,
     damping: ArrayLike | None = None,
     relative_damping: ArrayLike | None = None,
-    sources: Sequence[str] | None = None,
-    queries: Dataset | Samples | None = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
     weights: ArrayLike | None = None,
     method: str | None = None,
     rtol: float = 1e-8,
     max_iterations: int = 2000,
+    max_memory: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Return the damped Gauss-Newton influence at every checkpoint and damping constant.
@@ -190,7 +226,7 @@ def gauss_newton_influence(
 
     Parameters
     ----------
-    dataset, checkpoints, damping, relative_damping, sources, queries, weights, rtol, max_iterations
+    dataset, checkpoints, damping, relative_damping, sources, queries, weights, rtol, max_iterations, max_memory
         As for `hessian_influence`, with the Gauss-Newton matrix in the place of H. Damping must be positive where
         that is singular: in every linear network, and if there are more parameters than outputs of all samples.
     method
@@ -210,7 +246,7 @@ def gauss_newton_influence(
     ------
     IndefiniteCurvature
         If a damping is below the rounding error of the largest eigenvalue, or an eigenvalue cancels it.
-    SolveNotConverged
+    SolveNotConverged, NotDifferentiable, WrongDerivative
         As `hessian_influence`.
     ValueError
         As `hessian_influence`; also if the matrix is zero at a checkpoint and the damping is relative to it.
@@ -234,23 +270,29 @@ def gauss_newton_influence(
                 "positive constant."
             )
         linear = request.read(_reader(checkpoints))
-        if method != "matrix-free" and (request.sample_weights == 1).all():
+        if method != "matrix-free" and (request.sample_weights == 1).all() and _of_losses(queries, sources):
             return linear_gauss_newton_influence(linear, checkpoints)
         method = method or "dense"
-    return _of_any_module(request.read(Samples.of), _of_module(checkpoints), method, rtol, max_iterations)
+    return _of_any_module(request, _of_module(checkpoints), method, rtol, max_iterations, max_memory)
 
 
 def _of_any_module(
-    request: InfluenceRequest[Samples],
+    request: InfluenceRequest[Dataset | Samples],
     checkpoints: ModuleCheckpoints,
     method: str | None,
     rtol: float,
     max_iterations: int,
+    max_memory: int | None,
 ) -> xr.Dataset:
-    check_finite(checkpoints, request.dataset, request.asked)
-    if method == "dense" or (method is None and dense_numbers(request, checkpoints) <= _DENSE_NUMBERS):
-        return dense_influence(request, checkpoints)
-    return matrix_free_influence(request, checkpoints, rtol=rtol, max_iterations=max_iterations)
+    problem = ModuleProblem.of(request.of_module(), checkpoints, max_memory)
+    if method == "dense" or (method is None and dense_numbers(problem) <= _DENSE_NUMBERS):
+        return dense_influence(problem)
+    return matrix_free_influence(problem, rtol=rtol, max_iterations=max_iterations)
+
+
+def _of_losses(queries: Asked | Parts, sources: Sequence[str] | Parts | None = None) -> bool:
+    """Return whether the losses of samples are asked, which linear networks have shortcuts for."""
+    return not isinstance(sources, Parts) and (queries is None or isinstance(queries, (Dataset, Samples)))
 
 
 def _check_method(method: str | None) -> None:

@@ -9,9 +9,9 @@ and refused where curvature + lambda I is singular to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,25 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.errors import IndefiniteCurvature
-from numerics.models.samples import Samples
+from numerics.models.queries import Asked, Queries
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
-__all__ = ["Damping", "InfluenceRequest", "source_positions"]
+__all__ = [
+    "Damping",
+    "InfluenceRequest",
+    "parts_of",
+    "plain_labels",
+    "query_labels",
+    "source_labels",
+    "source_positions",
+    "with_parts",
+]
 
+Labels = Mapping[str, Sequence[Any]]
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 Data = TypeVar("Data", bound=Dataset | Samples)
 Read = TypeVar("Read", bound=Dataset | Samples)
 
@@ -97,9 +109,9 @@ class InfluenceRequest(Generic[Data]):
     dataset
         The N samples whose weighted mean loss is curved.
     sources
-        Positions of the sources in it, shape (n,).
+        Positions of the sources in it, shape (n,), or parts of its samples.
     queries
-        Samples whose loss is asked for; None for those of the data set, whose gradients then serve twice.
+        What is asked; None for the losses of the data set.
     sample_weights
         beta, shape (N,).
     damping
@@ -110,8 +122,8 @@ class InfluenceRequest(Generic[Data]):
 
     curvature: str
     dataset: Data
-    sources: np.ndarray
-    queries: Data | None
+    sources: Any
+    queries: Any
     sample_weights: np.ndarray
     damping: Damping
     progress: Callable[[int], object] | None
@@ -120,8 +132,8 @@ class InfluenceRequest(Generic[Data]):
     def of(
         curvature: str,
         dataset: Dataset | Samples,
-        sources: Sequence[str] | None,
-        queries: Dataset | Samples | None,
+        sources: Sequence[str] | Parts | None,
+        queries: Asked | Parts,
         weights: ArrayLike | None,
         damping: Damping,
         progress: Callable[[int], object] | None,
@@ -130,19 +142,23 @@ class InfluenceRequest(Generic[Data]):
         beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
         if beta.shape != (len(dataset),):
             raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
-        positions = source_positions(dataset, sources)
-        return InfluenceRequest(curvature, dataset, positions, queries, beta, damping, progress)
+        found = parts_of(dataset, sources) if isinstance(sources, Parts) else source_positions(dataset, sources)
+        return InfluenceRequest(curvature, dataset, found, queries, beta, damping, progress)
 
     def read(self, convert: Callable[[Dataset | Samples], Read]) -> InfluenceRequest[Read]:
-        """Return the request with data set and queries as an engine reads them."""
+        """Return the request with data set and queries, which must be samples, as an engine reads them."""
+        asked = convert(self.queries) if isinstance(self.queries, (Dataset, Samples)) else self.queries
+        return self._reading(convert(self.dataset), asked)
+
+    def of_module(self) -> InfluenceRequest[Samples]:
+        """Return the request about samples and any queries, as the engines for modules read it."""
+        samples = Samples.of(self.dataset)
+        asked = self.queries if isinstance(self.queries, Parts) else Queries.of(self.queries, samples)
+        return self._reading(samples, asked)
+
+    def _reading(self, dataset: Read, queries: Any) -> InfluenceRequest[Read]:
         return InfluenceRequest(
-            self.curvature,
-            convert(self.dataset),
-            self.sources,
-            None if self.queries is None else convert(self.queries),
-            self.sample_weights,
-            self.damping,
-            self.progress,
+            self.curvature, dataset, self.sources, queries, self.sample_weights, self.damping, self.progress
         )
 
     @property
@@ -151,7 +167,7 @@ class InfluenceRequest(Generic[Data]):
         return "H" if self.curvature == "hessian" else "the Gauss-Newton matrix"
 
     @property
-    def asked(self) -> Data:
+    def asked(self) -> Any:
         """The queries, which are the data set if no others were given."""
         return self.dataset if self.queries is None else self.queries
 
@@ -163,6 +179,7 @@ class InfluenceRequest(Generic[Data]):
     def answer(
         self,
         epochs: Float[np.ndarray, " t"],
+        method: str,
         engine: str,
         *,
         influence: Float[np.ndarray, "m t n q"],
@@ -174,15 +191,22 @@ class InfluenceRequest(Generic[Data]):
         solved_for: str = "source",
     ) -> xr.Dataset:
         """Label what an engine found; without `negative` the inertia is unknown."""
-        names = {"source": [self.dataset.names[i] for i in self.sources], "query": list(self.asked.names)}
-        coords = {"damping": self.damping.constants, "epoch": epochs, **names}
+        labels = {"source": source_labels(self.dataset, self.sources), "query": query_labels(self.asked)}
+        coords = {"damping": self.damping.constants, "epoch": epochs, **plain_labels(labels)}
         attrs: dict[str, object] = {
             "estimator": "damped Hessian" if self.curvature == "hessian" else "damped Gauss-Newton",
+            "method": method,
             "engine": engine,
             "damping": "relative to the largest absolute eigenvalue" if self.damping.relative else "absolute",
             "weights": self.sample_weights if np.any(self.sample_weights != 1) else "all 1",
         }
-        help_sign: dict[str, object] = {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+        measured = self.asked.measured if isinstance(self.asked, Queries) else "loss"
+        attrs["query_measure"] = measured
+        help_sign: dict[str, object] = (
+            {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
+            if measured == "loss"
+            else {"long_name": f"influence on the {measured}", "units": "query per sample weight"}
+        )
         variables = {
             "influence": labelled_array(influence, coords, "influence", attrs | help_sign),
             "residual": (("damping", "epoch", solved_for), residual),
@@ -192,7 +216,7 @@ class InfluenceRequest(Generic[Data]):
         }
         if negative is not None:
             variables["negative_eigenvalues"] = ("epoch", negative)
-        return xr.Dataset(variables)
+        return with_parts(xr.Dataset(variables), labels)
 
 
 def source_positions(dataset: Dataset | Samples, sources: Sequence[str] | None) -> Int[np.ndarray, " n"]:
@@ -211,3 +235,39 @@ def source_positions(dataset: Dataset | Samples, sources: Sequence[str] | None) 
     if twice := [name for k, name in enumerate(sources) if name in sources[:k]]:
         raise ValueError(f"sources must be distinct, but {twice[0]!r} stands twice.")
     return np.array([dataset.index(name) for name in sources])
+
+
+def parts_of(dataset: Dataset | Samples, parts: Parts) -> Parts:
+    """Return parts that are sources, refusing those of samples that are not in the data set."""
+    for name in parts.samples.names:
+        dataset.index(name)
+    return parts
+
+
+def source_labels(dataset: Dataset | Samples, sources: Int[np.ndarray, " n"] | Parts) -> list[Any]:
+    """Return the names of sources, or of the samples and parts that they are."""
+    return list(sources.labels) if isinstance(sources, Parts) else [dataset.names[i] for i in sources]
+
+
+def query_labels(asked: Any) -> list[Any]:
+    """Return the names of queries, or of the samples and parts that they are."""
+    return list(asked.labels if isinstance(asked, Parts) else asked.names)
+
+
+def plain_labels(labels: Labels) -> dict[str, Sequence[Any]]:
+    """Return labels of dimensions, with numbers in the place of pairs; see `with_parts`."""
+    return {dim: [str(k) for k in range(len(names))] if _paired(names) else names for dim, names in labels.items()}
+
+
+def with_parts(array: Labelled, labels: Labels) -> Labelled:
+    """Return an array with a MultiIndex along dimensions of pairs (sample, part): "source_name", "source_part" say."""
+    for dim, names in labels.items():
+        if _paired(names):
+            levels = [f"{dim}_name", f"{dim}_part"]
+            columns = {level: (dim, [str(pair[k]) for pair in names]) for k, level in enumerate(levels)}
+            array = array.drop_vars(dim).assign_coords(columns).set_index({dim: levels})  # type: ignore[dict-item]
+    return array
+
+
+def _paired(names: Sequence[Any]) -> bool:
+    return len(names) > 0 and isinstance(names[0], tuple)

@@ -76,6 +76,7 @@ def linear_hessian_influence(request: InfluenceRequest[Dataset], checkpoints: Ch
     return request.answer(
         epochs,
         "linear network",
+        "closed form",
         influence=influence,
         residual=residual,
         largest=largest,
@@ -129,6 +130,7 @@ def linear_gauss_newton_influence(request: InfluenceRequest[Dataset], checkpoint
     return request.answer(
         epochs,
         "linear network",
+        "closed form",
         influence=influence.cpu().numpy(),
         residual=residual.cpu().numpy(),
         largest=largest,

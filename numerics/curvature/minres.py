@@ -20,8 +20,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from numerics.curvature.module import Product
 from numerics.curvature.operators import CurvatureOperator
+from numerics.curvature.products import Product
 from numerics.errors import SolveNotConverged
 from theory import checks
 

@@ -1,6 +1,6 @@
 r"""Curvature of a module's loss as a linear operator, and its extreme eigenvalues, without ever forming the matrix.
 
-The products are those of `numerics.curvature.module`, one vector or a block at a time:
+The products are those of `numerics.curvature.derivatives`, one vector or a block at a time:
 
 .. math::
     H v = \nabla_w (v \cdot \nabla L) , \qquad G v = \frac1N \sum_i \beta_i J_i^T A_i (J_i v) .
@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from numerics.curvature.module import Product, gauss_newton_product, hessian_product
+from numerics.curvature.entry import derivatives_of
+from numerics.curvature.products import Product
+from numerics.curvature.soundness import sound_product
 from numerics.errors import SolveNotConverged
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
@@ -58,12 +60,14 @@ def hessian_operator(
     weights: Float[torch.Tensor, " d"],
     samples: Samples,
     sample_weights: Float[torch.Tensor, " n"] | None = None,
+    *,
+    max_memory: int | None = None,
 ) -> CurvatureOperator:
     """Return the Hessian of the weighted mean loss as an operator.
 
     Parameters
     ----------
-    model, weights, samples, sample_weights
+    model, weights, samples, sample_weights, max_memory
         As for `hessian_matrix`.
 
     Examples
@@ -72,8 +76,8 @@ def hessian_operator(
     >>> hessian_operator(model, torch.zeros(2), Samples(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1))) @ [1.0, 0.0]
     array([1., 2.])
     """
-    product = hessian_product(model, weights, samples, sample_weights)
-    return CurvatureOperator(product, weights)
+    derivatives = derivatives_of(model, weights, samples, "hessian", max_memory=max_memory)
+    return CurvatureOperator(sound_product(derivatives, "hessian", weights, samples, sample_weights), weights)
 
 
 def gauss_newton_operator(
@@ -81,12 +85,14 @@ def gauss_newton_operator(
     weights: Float[torch.Tensor, " d"],
     samples: Samples,
     sample_weights: Float[torch.Tensor, " n"] | None = None,
+    *,
+    max_memory: int | None = None,
 ) -> CurvatureOperator:
     """Return the generalised Gauss-Newton matrix of the weighted mean loss as an operator.
 
     Parameters
     ----------
-    model, weights, samples, sample_weights
+    model, weights, samples, sample_weights, max_memory
         As for `hessian_matrix`.
 
     Examples
@@ -95,8 +101,8 @@ def gauss_newton_operator(
     >>> gauss_newton_operator(model, torch.zeros(2), Samples(torch.ones(3, 2), torch.zeros(3, 1))) @ [1.0, 0.0]
     array([1., 1.])
     """
-    product = gauss_newton_product(model, weights, samples, sample_weights)
-    return CurvatureOperator(product, weights)
+    derivatives = derivatives_of(model, weights, samples, "gauss-newton", max_memory=max_memory)
+    return CurvatureOperator(sound_product(derivatives, "gauss-newton", weights, samples, sample_weights), weights)
 
 
 def extreme_eigenvalues(operator: LinearOperator) -> tuple[float, float]:

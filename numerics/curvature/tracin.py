@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from numerics.curvature.classical_influence import gradient_kernel
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints
-from numerics.models.samples import Samples
+from numerics.models.queries import Asked
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import trajectory
@@ -33,14 +34,15 @@ def tracin(
     *,
     lr: ArrayLike,
     rule: str = "trapezoid",
-    sources: Sequence[str] | None = None,
-    queries: Dataset | Samples | None = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
+    max_memory: int | None = None,
 ) -> xr.DataArray:
     """Return TracIn of every source on every query from the first checkpoint up to each of them.
 
     Parameters
     ----------
-    dataset, checkpoints, sources, queries
+    dataset, checkpoints, sources, queries, max_memory
         As for `hessian_influence`; the N samples are those of the training run.
     lr
         Learning rate as `TrainingConfig` has it: of a linear network on the mean squared error, so that r = 2 lr /
@@ -78,7 +80,7 @@ def tracin(
             f"lr has shape {rates.shape}, but one number or one for each of the {len(checkpoints)} checkpoints is "
             "needed."
         )
-    kernel = gradient_kernel(dataset, checkpoints, sources=sources, queries=queries)
+    kernel = gradient_kernel(dataset, checkpoints, sources=sources, queries=queries, max_memory=max_memory)
     n, epochs = len(dataset), checkpoints.epochs
     linear = isinstance(checkpoints, Checkpoints)
     scale = 2 / (n * checkpoints.w2.shape[1]) if isinstance(checkpoints, Checkpoints) else 1 / n
@@ -87,5 +89,9 @@ def tracin(
     values = np.zeros_like(rate)
     np.cumsum(-held * np.diff(epochs)[:, None, None], axis=0, out=values[1:])
     attrs = {"estimator": "TracIn", "rule": rule, "lr": rates, "lr_on": "mean squared error" if linear else "mean loss"}
-    names = (kernel[side].values.tolist() for side in ("source", "query"))
-    return trajectory(values, epochs, *names, attrs=attrs)
+    attrs |= {name: kernel.attrs[name] for name in ("engine", "query_measure") if name in kernel.attrs}
+    plain = ([str(k) for k in range(size)] for size in values.shape[1:])
+    result = trajectory(values, epochs, *plain, attrs=attrs)
+    return result.drop_vars(["source", "query"]).assign_coords(
+        {side: kernel.coords[side] for side in ("source", "query")}
+    )

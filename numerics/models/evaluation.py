@@ -140,6 +140,7 @@ def _gradient(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
 def _tried(model: TorchModel, weights: torch.Tensor, samples: Samples) -> Ways:
     name = type(model.module).__name__
     try:
+        _refuse_cut_gradient(model, weights, samples)
         reference = _gradient(lambda w: model.losses(w, samples).sum(), weights)
         alone = sample_gradients_in_dtype(model, weights, samples, "loop")
     except _REFUSALS as error:
@@ -158,6 +159,20 @@ def _tried(model: TorchModel, weights: torch.Tensor, samples: Samples) -> Ways:
     by_weights = _works(slopes, torch.stack([reference, reference]))
     by_samples = _works(lambda: sample_gradients_in_dtype(model, weights, samples, "vmap"), alone)
     return Ways("vmap" if by_weights else "loop", "vmap" if by_samples else "loop")
+
+
+def _refuse_cut_gradient(model: TorchModel, weights: torch.Tensor, samples: Samples) -> None:
+    """Refuse losses that change with the weights although autograd knows of no way from one to the other."""
+    leaf = weights.clone().requires_grad_()
+    with torch.enable_grad():
+        losses = model.losses(leaf, samples)
+    if losses.requires_grad:
+        return
+    moved = weights + 0.1 * weights.abs().mean().clamp(min=1e-3)
+    if not torch.equal(losses, model.losses(moved, samples)):
+        raise ValueError(
+            "its losses change with the weights, but it hides them from autograd (detach, numpy or no_grad in forward)"
+        )
 
 
 def _works(attempt: Callable[[], torch.Tensor], reference: torch.Tensor) -> bool:

@@ -6,11 +6,14 @@ import json
 import os
 import pickle
 import re
+import struct
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +32,20 @@ _IN_FOLDER = (
     "model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
+)
+# What readers raise at bytes that they do not expect; a damaged file can be wrong in any of these ways.
+_DAMAGE = (
+    SafetensorError,
+    struct.error,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+    EOFError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
 )
 # Where training loops keep the state dictionary among other things.
 _WITHIN = ("state_dict", "model_state_dict", "model", "module", "network", "net")
@@ -85,8 +102,7 @@ class CheckpointFiles:
             raise ValueError(f"{a} and {b} are both of epoch {found[order[twice[0]]]:g}; give epochs=, or one of them.")
         reader = cls(tuple(paths[k] for k in order), model, rename, tuple(ignore))
         for t in range(len(reader)):
-            with _opened(reader.paths[t]) as tensors:
-                reader._matched(reader.paths[t], tensors.shapes)
+            reader._matched(reader.paths[t], _opened(reader.paths[t]).shapes)
         return reader, found[order]
 
     def __len__(self) -> int:
@@ -100,10 +116,10 @@ class CheckpointFiles:
     def read(self, t: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return flat weights in the dtype of the model, and frozen parameters and buffers by name."""
         like, state = self.model.initial(), self.model.state
-        with _opened(self.paths[t]) as tensors:
-            names = self._matched(self.paths[t], tensors.shapes)
-            pieces = [tensors.read(names[name]).flatten().to(like) for name in self.model.free]
-            rest = {name: tensors.read(names[name]).to(held) for name, held in state.items() if name in names}
+        tensors = _opened(self.paths[t])
+        names = self._matched(self.paths[t], tensors.shapes)
+        pieces = [tensors.read(names[name]).flatten().to(like) for name in self.model.free]
+        rest = {name: tensors.read(names[name]).to(held) for name, held in state.items() if name in names}
         return torch.cat(pieces), rest
 
     def _matched(self, path: Path, found: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
@@ -193,37 +209,26 @@ def _epoch_of(path: Path) -> float:
     raise ValueError(f"the epoch of {path.name} cannot be told, since its name has {what}; give epochs=.")
 
 
-class _refusing_damage:  # noqa: N801 (reads as a statement)
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
     """Turn what readers say of files that are no checkpoints into our sentence."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pickle.UnpicklingError):
-            raise ValueError(
-                f"{self._path} holds more than tensors and would run code when read; save module.state_dict(), or "
-                "safetensors."
-            ) from error
-        readable = (SafetensorError, RuntimeError, EOFError, OSError, json.JSONDecodeError, UnicodeDecodeError)
-        if isinstance(error, readable) and not isinstance(error, FileNotFoundError):
-            raise ValueError(f"{self._path} cannot be read as a checkpoint: {error}") from error
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and would run code when read; save module.state_dict(), or safetensors."
+        ) from error
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
-class _Opened:
+class _Opened(NamedTuple):
     """Tensors of one checkpoint by name: their shapes at once, their numbers when read."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], read: Callable[[str], torch.Tensor]) -> None:
-        self.shapes, self.read = shapes, read
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], torch.Tensor]
 
 
 def _opened(path: Path) -> _Opened:
@@ -265,7 +270,8 @@ def _opened_file(path: Path) -> _Opened:
         return _Opened(shapes, read)
     if path.suffix not in _TORCH_FILES:
         raise ValueError(f"{path} is no checkpoint: its name ends in none of {', '.join(_ENDINGS)}.")
-    with _refusing_damage(path):
+    with _refusing_damage(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other versions of the format: what cannot be read is refused below
         content = torch.load(path, map_location="cpu", weights_only=True)
     tensors = dict(_tensors(path, content))
     return _Opened({name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__)

@@ -155,7 +155,7 @@ class TorchModel:
     def initial(self) -> Float[torch.Tensor, " d"]:
         """Return the weights that the module holds, shape (d,)."""
         held = dict(self.module.named_parameters())
-        return torch.cat([held[name].flatten() for name in self.free])
+        return torch.cat([held[name].detach().flatten() for name in self.free])
 
     def parameters_of(self, weights: Float[torch.Tensor, " d"]) -> dict[str, torch.Tensor]:
         """Return flat weights by parameter name; differentiable, and vmap goes through it."""
@@ -223,7 +223,7 @@ class TorchModel:
             )
         if present is None:
             return result.mean(1)
-        # An absent part may hold anything, NaN too: it is left out, not multiplied by zero.
+        # Left out, not multiplied by zero: what stands at an absent part does not matter if it is finite.
         return torch.where(present, result, torch.zeros_like(result)).sum(1) / present.sum(1)
 
     def part_losses(

@@ -10,6 +10,8 @@ break it and pass every check of shapes.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float
 
@@ -79,7 +81,8 @@ def _in_double_if_possible(
 
 
 def _compare(model: TorchModel, weights: torch.Tensor, samples: Samples, *, alone_only: bool) -> None:
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # statistics of a batch of one, say: what they do to a loss is seen below
         together = model.losses(weights, samples)
         again = model.losses(weights, samples)
         alone = torch.cat([model.evaluated(weights, samples[[i]]) for i in range(len(samples))])

@@ -42,15 +42,15 @@ def test_gradients_are_those_of_autograd(name):
         assert_same(sample_gradients(case.checkpoints.model, w, case.queries), case.gradients(w, case.queries))
 
 
-def test_pieces_of_the_work_do_not_change_it(monkeypatch):
-    """Batches of one sample, and of four vectors, in the place of all at once."""
-    case = make("tanh classes")
+@pytest.mark.parametrize("memory", [1, 20_000])
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_of_the_work_do_not_change_it(name, memory):
+    """One sample and one vector at a time, or a few, in the place of all at once."""
+    case = make(name)
     model, w = case.checkpoints.model, case.checkpoints.weights[0]
-    monkeypatch.setattr("numerics.curvature.module._NUMBERS", 1)
-    monkeypatch.setattr("numerics.curvature.module._BATCH", 1)
     for curvature, matrix in MATRICES.items():
-        assert_same(matrix(model, w, case.samples), case.matrix(curvature, w))
-    assert_same(sample_gradients(model, w, case.samples), case.gradients(w))
+        assert_same(matrix(model, w, case.samples, max_memory=memory), case.matrix(curvature, w))
+    assert_same(sample_gradients(model, w, case.samples, max_memory=memory), case.gradients(w))
 
 
 def test_float32_weights_are_used_in_float64():

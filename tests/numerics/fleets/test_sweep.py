@@ -6,7 +6,6 @@ import signal
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -35,8 +34,8 @@ from numerics import (
     train,
 )
 from numerics.executors import run_tasks
-from numerics.fleets.sweep_store import SweepStore, digest
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.stores import ResultStore
 from theory import hierarchical_dataset
 
 DATA = hierarchical_dataset(levels=2)
@@ -466,24 +465,9 @@ def test_folders_that_are_no_store_are_refused(tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(ValueError, match="is a file; give a folder"):
-        SweepStore(file, {})
+        ResultStore(file, {}, "sweep")
     with pytest.raises(ValueError, match="holds something else than a sweep"):
-        SweepStore(tmp_path, {})
+        ResultStore(tmp_path, {}, "sweep")
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(ValueError, match=r"sweep.json cannot be read: .* Delete"):
-        SweepStore(tmp_path, {})
-
-
-def test_digests_tell_what_differs_and_nothing_else():
-    def loss(outputs, targets):
-        return outputs
-
-    x = np.arange(6.0).reshape(2, 3)
-    assert digest(x) == digest(np.asfortranarray(x)) == digest(torch.tensor(x))
-    assert digest({"a": 1, "b": (None, "x")}) == digest({"a": 1, "b": [None, "x"]})
-    different = [x, x.T, x.astype(np.float32), x + 1, x.ravel(), "x", ("x",), (("x",), ()), ("x", ()), None, 1, 1.0]
-    different += [LOO, LOO + 1, LOO.rename(query="q"), SGLD(), MALA(), SGLD(1e-3), torch.nn.Linear(1, 1)]
-    different += [partial(torch.nn.functional.mse_loss, reduction="none"), torch.nn.functional.mse_loss, torch.float32]
-    assert len({digest(value) for value in different}) == len(different)
-    with pytest.raises(TypeError, match="a store cannot recognise"):
-        digest(loss)
+        ResultStore(tmp_path, {}, "sweep")
