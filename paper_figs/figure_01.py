@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.panels import panel_label
-from paper_figs.phases import PRIOR_SPREAD, chain_posterior
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, LEVEL_COLOURS, figure_style
 from validation import LEVEL_NAMES
+from validation.experiments.layer_chains import PRIOR_SPREAD, chain_posterior
 
 __all__ = ["caption", "data", "draw"]
 

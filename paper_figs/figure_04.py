@@ -7,21 +7,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from numerics import branching_epochs, representation_embedding
 from paper_figs.panels import draw_transitions, mark_help_and_harm, panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, GROUP_COLOURS, SAMPLE_COLOURS, SAMPLE_DASHES, figure_style
-from validation import group_means
+from validation import GROUPS, group_means
+from validation.experiments.toy import BRANCHES
 
 __all__ = ["caption", "data", "draw"]
 
 _SOURCE = "dog"
-# Where dog parts from each group of queries: the two branches, nearest to dog first.
-_BRANCHES = {
-    "plants": (("dog", "cat", "sparrow", "penguin"), ("pine", "oak", "rose", "lily")),
-    "birds": (("dog", "cat"), ("sparrow", "penguin")),
-    "cat": (("dog",), ("cat",)),
-}
+# Where dog parts from each group of queries: the two branches, dog's own first.
+_BRANCHES = dict(zip(GROUPS, BRANCHES.values(), strict=True))
 _TITLES = {"plants": "animals | plants", "birds": "mammals | birds", "cat": "dog | cat"}
 _ONSET = 0.1  # share of the final squared distance that counts as the beginning of a branch
 
@@ -57,9 +53,7 @@ def data(results: Results) -> xr.Dataset:
     influence = group_means(results.bayesian["influence"], _SOURCE)
     retrained = group_means(results.retrained, _SOURCE)
     groups = xr.DataArray(list(_BRANCHES), dims="group", name="group")
-    animals = toy.dataset.without(list(_BRANCHES["plants"][1]))
-    plane = representation_embedding(toy.dataset, toy.checkpoints)
-    animal_plane = _along_dog_and_cat(representation_embedding(animals, toy.checkpoints, dims=4))
+    animal_plane = _along_dog_and_cat(toy.embedding(dims=4, leave_out=GROUPS["plants"]))
     means = xr.concat([influence[name] for name in _BRANCHES], groups)
     return xr.Dataset(
         {
@@ -68,7 +62,7 @@ def data(results: Results) -> xr.Dataset:
             "leave_one_out_peak": xr.concat([retrained[name].idxmax("epoch") for name in _BRANCHES], groups),
             "onset": _branching(results, _ONSET),
             "half_way": _branching(results, 0.5),
-            "plane": plane,
+            "plane": toy.embedding(),
             "animal_plane": animal_plane,
             "half_rise_time": results.transitions,
         }
@@ -83,8 +77,7 @@ def _along_dog_and_cat(animals: xr.DataArray) -> xr.DataArray:
 
 
 def _branching(results: Results, fraction: float) -> xr.DataArray:
-    found = branching_epochs(results.toy.dataset, results.toy.checkpoints, _BRANCHES, fraction=fraction)
-    return found.rename(branch="group")
+    return results.toy.branching(fraction).rename(branch="group").assign_coords(group=list(_BRANCHES))
 
 
 def draw(results: Results) -> Figure:

@@ -10,37 +10,13 @@ from matplotlib.figure import Figure
 from paper_figs.panels import draw_transitions, mark_help_and_harm, panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, SAMPLE_COLOURS, figure_style
-from theory import Dataset, influence_trajectory
-from theory.trajectories import labelled_array
+from validation.experiments.map_response import map_response
 
-__all__ = ["caption", "data", "draw", "map_response"]
+__all__ = ["caption", "data", "draw"]
 
 _SOURCE, _QUERIES = "dog", ["pine", "sparrow", "cat"]
 _PRINTED = {"paper-P1": ("printed, P1", (0, (4, 1.5))), "paper-P2": ("printed, P2", (0, (1, 1.2)))}
 _EXACT = "spectral"
-
-
-def map_response(results: Results, formula: str) -> xr.DataArray:
-    """Return dW(t) / d beta of the source by a closed-form formula, dims (epoch, output, input).
-
-    The influence on a query with input x and target y is (W x - y)^T dW x, linear in y, so that the difference between
-    the targets 0 and e_b at x = e_a is the entry dW_ba.
-    """
-    toy = results.toy
-    p, o = toy.dataset.n_inputs, toy.dataset.n_outputs
-    inputs, targets = np.repeat(np.eye(p), o + 1, axis=0), np.tile(np.vstack([np.zeros(o), np.eye(o)]), (p, 1))
-    influence = influence_trajectory(
-        toy.dataset,
-        toy.epochs,
-        tau=toy.tau,
-        g0=toy.mean_strength,
-        formula=formula,
-        sources=[_SOURCE],
-        queries=Dataset(inputs, targets),
-    ).values.reshape(len(toy.epochs), p, o + 1)
-    entries = np.swapaxes(influence[..., :1] - influence[..., 1:], 1, 2)
-    coords = {"epoch": toy.epochs, "output": np.arange(o), "input": np.arange(p)}
-    return labelled_array(entries, coords, "response of the map", {"formula": formula, "source": _SOURCE})
 
 
 def caption(results: Results) -> str:
@@ -74,8 +50,10 @@ def caption(results: Results) -> str:
 @computed_once
 def data(results: Results) -> xr.Dataset:
     """Return what the figure shows."""
-    exact = map_response(results, _EXACT)
-    deviations = [_size(map_response(results, formula) - exact) / _size(exact) for formula in _PRINTED]
+    exact = map_response(results.toy, _EXACT, source=_SOURCE)
+    deviations = [
+        _size(map_response(results.toy, formula, source=_SOURCE) - exact) / _size(exact) for formula in _PRINTED
+    ]
     chosen = {"source": _SOURCE, "query": _QUERIES}
     by_formula = [results.toy.closed_form(formula).sel(chosen) for formula in (_EXACT, *_PRINTED)]
     formulas = xr.DataArray(list(_PRINTED), dims="formula", name="formula")

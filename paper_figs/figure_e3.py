@@ -10,10 +10,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from paper_figs.exposure import closed_exposure, unrolled_exposure
 from paper_figs.panels import draw_transitions, mark_help_and_harm, panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, DIVERGING, SAMPLE_COLOURS, figure_style
+from validation.experiments.exposure import exposure_influence
 
 __all__ = ["caption", "data", "draw"]
 
@@ -60,19 +60,17 @@ def _recent_share(influence: xr.DataArray) -> float:
 @computed_once
 def data(results: Results) -> xr.Dataset:
     """Return what the figure shows."""
-    toy, config = results.toy, results.settings.toy.training
-    stretch = config.checkpoint_every
-    unrolled = results.kept(
-        "unrolled exposure", config, lambda: unrolled_exposure(toy.dataset, config, source=_SOURCE, stretch=stretch)
+    config = results.settings.toy.training
+    found = results.kept("exposure", (config, _SOURCE), lambda: exposure_influence(results.toy, sources=[_SOURCE])).sel(
+        source=_SOURCE, query=_QUERIES, drop=True
     )
-    closed = closed_exposure(toy.dataset, config, toy.modes, tau=toy.tau, source=_SOURCE, stretch=stretch)
     return xr.Dataset(
         {
-            "closed_form": closed.sel(query=_QUERIES),
-            "unrolled": unrolled.sel(query=_QUERIES),
+            "closed_form": found["closed_form"],
+            "unrolled": found["unrolled"],
             "half_rise_time": results.transitions,
         },
-        attrs={"source": _SOURCE, "stretch": stretch},
+        attrs={"source": _SOURCE, "stretch": config.checkpoint_every},
     )
 
 

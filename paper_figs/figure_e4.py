@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.panels import panel_label
 from paper_figs.results import Results, computed_once
-from paper_figs.sampler_bias import RELATIVE_STEP, quadratic_bias, toy_bias
 from paper_figs.style import COLUMN_WIDTH, figure_style
+from validation.experiments.sampler_bias import RELATIVE_STEP, quadratic_bias, toy_bias
 
 __all__ = ["caption", "data", "draw"]
 
@@ -24,8 +23,7 @@ def caption(results: Results) -> str:
     """Return the caption."""
     bias, sampler, shown = results.settings.bias, results.settings.toy.sampler, data(results)
     limit = shown["limit"].values
-    fast = shown["algorithm_1"].sel(decay=bias.decays[0])
-    ratio = fast.values / np.interp(np.log(fast["stability"]), np.log(shown["fine_stability"]), limit)
+    ratio = (shown["algorithm_1"].sel(decay=bias.decays[0]) / shown["limit"]).values
     start, end = (
         f"{float(shown['toy_algorithm_1'][k]):.2f} against {float(shown['toy_frozen'][k]):.2f} at a = "
         f"{float(shown['stability'][k]):g}"
@@ -55,13 +53,13 @@ def data(results: Results) -> xr.Dataset:
     bias, toy, device = results.settings.bias, results.settings.toy, results.settings.device
     results.reporter.announce("sampling a quadratic")
     quadratic = results.kept("quadratic bias", (bias, device), lambda: quadratic_bias(bias, device=device))
-    trained = results.toy.checkpoints.at([toy.training.epochs])
     results.reporter.announce("sampling the trained network with and without bias")
     sampled = results.kept(
         "toy bias",
         (bias, toy.training, toy.sampler, device),
-        lambda: toy_bias(results.toy.dataset, trained, toy.sampler, bias, device=device),
+        lambda: toy_bias(results.toy, bias, device=device),
     )
+    quadratic = quadratic.sel(relative_step=RELATIVE_STEP)
     return quadratic.assign({f"toy_{name}": array for name, array in sampled.items()})
 
 
@@ -84,7 +82,7 @@ def draw(results: Results) -> Figure:
 
 def _draw_quadratic(axes: Axes, shown: xr.Dataset) -> None:
     a = shown["stability"]
-    axes.plot(shown["fine_stability"], shown["limit"], color="black", label="limit p / G (closed form)")
+    axes.plot(shown["fine_stability"], shown["fine_limit"], color="black", label="limit p / G (closed form)")
     for decay, colour in zip(shown["decay"].values, _DECAY_COLOURS, strict=False):
         values, errors = (shown[name].sel(decay=decay) for name in ("algorithm_1", "algorithm_1_error"))
         axes.errorbar(a, values, 2 * errors, fmt="o:", color=colour, label=f"Algorithm 1, b = {decay:g}", **_DOTS)

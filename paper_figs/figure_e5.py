@@ -7,10 +7,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figs.learning_coefficients import measured_coefficients
 from paper_figs.panels import panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, figure_style
+from validation.experiments.learning_coefficients import measured_coefficients
 
 __all__ = ["caption", "data", "draw"]
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial, wraps
+from functools import cached_property, wraps
 from typing import TypeVar, cast
 
-import numpy as np
 import torch
 import xarray as xr
 
-from numerics import TrainingConfig, bayesian_influence
+from numerics import TrainingConfig
 from paper_figs.cache import ResultCache
-from paper_figs.learning_coefficients import CoefficientSettings
 from paper_figs.progress import Reporter
-from paper_figs.sampler_bias import BiasSettings
-from paper_figs.sweeps import SweepSettings, leave_one_out_sweeps
-from theory import brief_ablation_trajectory, half_rise_time
-from theory.trajectories import labelled_array
 from validation import ToyExperiment, ToySettings
+from validation.experiments.language import InductionRun, InductionSettings
+from validation.experiments.learning_coefficients import CoefficientSettings
+from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings
+from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
+from validation.experiments.text_model import TextRun, TextSettings
 
 __all__ = ["FigureSettings", "Results", "computed_once"]
 
@@ -53,15 +52,21 @@ class FigureSettings:
         Settings of the measurement of learning coefficients.
     sweep
         Grids of the sampler's hyper-parameters.
+    induction
+        Settings of the language model in which induction heads form.
+    text
+        Settings of the language model trained on text.
     device
         Where chains run: "cpu", or a CUDA device by torch's name.
     """
 
     toy: ToySettings = field(default_factory=ToySettings)
-    posteriors: int = 161
+    posteriors: int = 200
     bias: BiasSettings = field(default_factory=BiasSettings)
     coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
+    induction: InductionSettings = field(default_factory=InductionSettings)
+    text: TextSettings = field(default_factory=TextSettings)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -72,8 +77,13 @@ class FigureSettings:
             raise ValueError(f"device {self.device!r} cannot be used ({reason}); use cpu.") from None
 
     @classmethod
-    def seeded(cls, seed: int, *, quick: bool = False, device: str = "cpu") -> FigureSettings:
+    def seeded(
+        cls, seed: int, *, quick: bool = False, device: str = "cpu", corpus: str = "", checkpoints: str = ""
+    ) -> FigureSettings:
         """Return the settings for one seed; `quick` ones are coarser everywhere and take seconds.
+
+        Figures of language models use the text in the folder `corpus` and the revisions in the folder `checkpoints`, if
+        these are given.
 
         Examples
         --------
@@ -86,6 +96,8 @@ class FigureSettings:
                 bias=BiasSettings(seed=seed),
                 coefficients=CoefficientSettings(seed=seed),
                 sweep=SweepSettings(seed=seed),
+                induction=InductionSettings.seeded(seed),
+                text=TextSettings.seeded(seed, corpus=corpus, checkpoints=checkpoints),
                 device=device,
             )
         training = TrainingConfig(seed=seed, checkpoint_every=250)
@@ -99,6 +111,7 @@ class FigureSettings:
                 chains=2,
                 burn_in=100,
                 draws=160,
+                relative_steps=(RELATIVE_STEP,),
                 toy_runs=2,
                 toy_chains=1,
                 toy_draws=40,
@@ -121,6 +134,8 @@ class FigureSettings:
                 seed=seed,
                 processes=False,
             ),
+            induction=InductionSettings.seeded(seed, quick=True),
+            text=TextSettings.seeded(seed, quick=True, corpus=corpus, checkpoints=checkpoints),
             device=device,
         )
 
@@ -180,10 +195,7 @@ class Results:
     @cached_property
     def transitions(self) -> xr.DataArray:
         """Epochs at which the closed form has each mode at half its strength, with the level of the tree it learns."""
-        modes = self.toy.modes
-        epochs = half_rise_time(modes.values, modes.initial_strengths, self.toy.tau)
-        labelled = labelled_array(epochs, {"mode": range(len(epochs))}, "half-rise time", {"units": "epochs"})
-        return labelled.assign_coords(level=("mode", self.toy.mode_strengths["level"].values))
+        return self.toy.transitions
 
     @cached_property
     def retrained(self) -> xr.DataArray:
@@ -213,21 +225,12 @@ class Results:
     @cached_property
     def bayesian(self) -> xr.Dataset:
         """Bayesian influence at every checkpoint by Algorithm 1."""
-        s, data, device = self.settings.toy, self.toy.dataset, self.settings.device
+        s, device = self.settings.toy, self.settings.device
 
         def compute() -> xr.Dataset:
             total = s.chains * len(self.toy.checkpoints)
             with self.reporter.counted("sampling the local posterior at every checkpoint", total) as advance:
-                return bayesian_influence(
-                    data,
-                    self.toy.checkpoints,
-                    s.sampler,
-                    chains=s.chains,
-                    draws=s.draws,
-                    seed=s.seed,
-                    device=device,
-                    progress=advance,
-                )
+                return self.toy.sampled_influence(device=device, progress=advance)
 
         value = self.kept("bayesian", (s, device), compute)
         vars(self.toy)["bayesian"] = value
@@ -254,23 +257,30 @@ class Results:
         return self.kept("reweighted", key, lambda: self.toy.reweighted(epsilon))
 
     @cached_property
+    def induction(self) -> InductionRun:
+        """A language model trained from scratch while induction heads form; checkpoints and draws are kept."""
+        s, device = self.settings.induction, self.settings.device
+        folder = self._cache.folder("induction", (s, device))
+        return InductionRun(s, folder, self.reporter.announce, device, counted=self.reporter.counted)
+
+    @cached_property
+    def text(self) -> TextRun:
+        """A language model on text, trained here or given; checkpoints and draws are kept."""
+        s, device = self.settings.text, self.settings.device
+        return TextRun(s, self._cache.folder("text", (s, device)), device, self.reporter.counted)
+
+    @cached_property
     def sweeps(self) -> xr.Dataset:
         """Correlation of the Bayesian influence with leave-one-out over the sampler's hyper-parameters."""
         s, toy, device = self.settings.sweep, self.settings.toy, self.settings.device
         key = (s, toy.training, toy.sampler, device)
 
         def compute() -> xr.Dataset:
+            _ = self.retrained  # the experiment has it from the disk, if it is there
             total = sum(grid.size for grid in s.grids(toy.sampler))
             with self.reporter.counted("sampling every setting of the sweep", total) as advance:
                 return leave_one_out_sweeps(
-                    self.toy.dataset,
-                    self.toy.checkpoints,
-                    self.retrained,
-                    toy.sampler,
-                    s,
-                    device=device,
-                    store=self._cache.folder("sweep", key),
-                    progress=advance,
+                    self.toy, s, device=device, store=self._cache.folder("sweep", key), progress=advance
                 )
 
         return self.kept("sweep", key, compute)
@@ -279,10 +289,8 @@ class Results:
     def brief_ablation_of_dog(self) -> xr.DataArray:
         """Brief ablation of dog in closed form, at four times as many starts as are retrained."""
         s = self.settings.toy
-        w1, w2 = self.toy.initial_weights
-        starts = np.arange(0, s.training.epochs - s.window + 1, max(1, s.every // 4))
-        solve = partial(brief_ablation_trajectory, self.toy.dataset, starts, tau=self.toy.tau, w1=w1, w2=w2)
-        return self.kept("brief ablation of dog", s, lambda: solve(window=s.window, sources=["dog"]))
+        every = max(1, s.every // 4)
+        return self.kept("brief ablation of dog", s, lambda: self.toy.solved_brief_ablation(every, ["dog"]))
 
 
 def computed_once(function: Callable[[Results], Result]) -> Callable[[Results], Result]:

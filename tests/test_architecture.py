@@ -1,10 +1,11 @@
 """Imports run downwards only: paper_figs -> validation -> numerics -> theory, and from floor to floor within them."""
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from architecture import document
+from architecture import PAGE, named_files, rooms
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
@@ -20,19 +21,38 @@ DATA_ONLY = {"theory.hierarchy", "theory.trajectories", "theory.checks"}
 # floors below. Wings on one floor know nothing of each other.
 FLOORS = {
     "theory": [
-        {"checks"},
+        {"arithmetic", "checks"},
         {"hierarchy", "trajectories"},
         {"dynamics", "posteriors", "symbolic"},
         {"influence"},
     ],
     "numerics": [
         {"errors", "threads"},
-        {"executors", "models"},
+        {"executors", "stores"},
+        {"models"},
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},
-        {"fleets"},
+        {"fleets", "language", "outlook"},
     ],
+    "validation": [
+        {"agreement", "charts", "data_files", "paper_sentences"},
+        {"experiments"},
+        {"registry", "strongest"},
+        {"claims", "pairs"},
+        {"runner"},
+        {"cross_check", "report"},
+        {"page"},
+    ],
+}
+# Wings whose __init__ is more than a sentence: what the package takes from them stands there.
+EXPORTING = {"claims", "page", "symbolic"}
+
+# What figures may take from below validation, and why: nothing that trains, samples, estimates or solves.
+TAKEN_BY_FIGURES = {
+    "numerics.TrainingConfig": "settings of descent, which the settings of all figures contain; it trains nothing",
+    "theory.tree_distance": "how far apart two leaves stand, by which lines are averaged and numbered",
+    "theory.trajectories.labelled_array": "the container of whatever is shown and saved",
 }
 
 
@@ -69,7 +89,7 @@ def test_wings_stand_on_the_floors_below(package):
     floor_of = {part: height for height, floor in enumerate(FLOORS[package]) for part in floor}
     for path in sorted((ROOT / package).rglob("*.py")):
         part = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
-        if part == "__init__":
+        if part in ("__init__", "__main__"):
             continue
         assert part in floor_of, f"{path} stands on no floor; give it one in FLOORS"
         for module in imported_modules(path):
@@ -77,6 +97,47 @@ def test_wings_stand_on_the_floors_below(package):
             if owner != package or not rest or rest[0] == part:
                 continue
             assert floor_of[rest[0]] < floor_of[part], f"{path} of {part} imports {module}, which is not below it"
+
+
+def taken_names(path: Path) -> set[str]:
+    """Return every name imported from our packages, with the module that it is taken from; whole modules as such."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ALLOWED}
+
+
+def test_figures_draw_what_validation_measured():
+    seen = set()
+    for path in sorted((ROOT / "paper_figs").rglob("*.py")):
+        for name in taken_names(path):
+            module, _, last = name.rpartition(".")
+            package = name.split(".")[0]
+            if package in ("theory", "numerics"):
+                assert name in TAKEN_BY_FIGURES, f"{path} takes {name}; let validation.experiments ask for it"
+                seen.add(name)
+            elif package == "validation":
+                assert module, f"{path} imports all of validation; name what it takes"
+                # what a module of ours only imports is not taken through it
+                owner = import_module(module)
+                assert last in owner.__all__, f"{path} takes {last}, which {module} does not export"
+                origin = getattr(getattr(owner, last), "__module__", "validation")
+                assert origin.split(".")[0] == "validation", f"{path} takes {origin}.{last} by way of {module}"
+    assert seen == set(TAKEN_BY_FIGURES), "the list has what no figure takes"
+
+
+def test_figures_import_no_engine():
+    """Whoever draws does not compute: of the libraries below, torch names the devices and nothing else."""
+    used = set()
+    for path in sorted((ROOT / "paper_figs").rglob("*.py")):
+        modules = {m.split(".")[0] for m in imported_modules(path)}
+        assert not modules & {"scipy", "sympy"}, f"{path} solves"
+        if "torch" in modules:
+            used.add(path.name)
+    assert used == {"results.py"}, "there the device is tried before any work"
 
 
 def test_every_floor_is_taken():
@@ -88,7 +149,7 @@ def test_every_floor_is_taken():
 @pytest.mark.parametrize("package", FLOORS)
 def test_a_wing_says_what_it_is_and_exports_nothing(package):
     wings = [
-        path for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file() and path.name != "symbolic"
+        path for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file() and path.name not in EXPORTING
     ]
     assert wings
     for wing in wings:
@@ -104,5 +165,12 @@ def test_public_names_are_exported_and_documented(package):
         assert getattr(module, name).__doc__, f"{package}.{name} has no docstring"
 
 
-def test_the_list_of_files_is_up_to_date():
-    assert (ROOT / "ARCHITECTURE.md").read_text() == document(), "run `make architecture`"
+def test_the_list_of_rooms_is_up_to_date():
+    assert PAGE.read_text().endswith(rooms()), "run `make architecture`"
+
+
+def test_the_journey_names_files_that_there_are():
+    names = named_files()
+    assert len(names) > 10
+    for name in names:
+        assert (ROOT / name).is_file(), f"ARCHITECTURE.md names {name}"

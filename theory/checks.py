@@ -6,29 +6,41 @@ writes ``c = matrix("c", c)`` once and works with ``c`` afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 __all__ = [
     "array",
+    "broadcast",
     "choice",
     "covariances",
+    "function",
+    "increasing",
+    "instance",
     "integer",
     "matrix",
+    "names",
     "nonnegative",
+    "plain",
     "positive",
+    "representable",
     "same_length",
     "simplex",
     "symmetric",
     "times",
+    "told_apart",
     "whitened",
 ]
+
+T = TypeVar("T")
 
 _EPS = float(np.finfo(float).eps)
 
 
-def array(name: str, value: ArrayLike, *, ndim: int | None = None) -> Float[np.ndarray, "..."]:
+def array(name: str, value: object, *, ndim: int | None = None) -> Float[np.ndarray, "..."]:
     """Return `value` as a finite float64 array, optionally of `ndim` dimensions.
 
     Raises
@@ -36,7 +48,7 @@ def array(name: str, value: ArrayLike, *, ndim: int | None = None) -> Float[np.n
     TypeError
         If `value` is not numeric and real.
     ValueError
-        If an entry is NaN or infinite, or the number of dimensions is not `ndim`.
+        If an entry is NaN, infinite or masked, rows differ in length, or the number of dimensions is not `ndim`.
 
     Examples
     --------
@@ -47,10 +59,11 @@ def array(name: str, value: ArrayLike, *, ndim: int | None = None) -> Float[np.n
     ...
     ValueError: s holds a non-finite value (nan at index (1,)); remove or impute it first.
     """
-    result = np.asarray(value)
-    if result.dtype == object or result.dtype.kind not in "biuf":
+    result = plain(name, value)
+    if result.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of real numbers, but its dtype is {result.dtype}.")
-    result = result.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # what overflows here is refused below as infinite
+        result = result.astype(np.float64, copy=False)
     if ndim is not None and result.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), but its shape is {result.shape}.")
     bad = ~np.isfinite(result)
@@ -62,8 +75,143 @@ def array(name: str, value: ArrayLike, *, ndim: int | None = None) -> Float[np.n
     return result
 
 
+def plain(name: str, value: object) -> np.ndarray:
+    """Return `value` as a numpy array of its own dtype, refusing masked entries and rows of different lengths.
+
+    What lies under a mask is not data. numpy hands it out all the same, from a masked array as from a list of them.
+
+    Examples
+    --------
+    >>> plain("losses", np.ma.masked_equal([1.0, -999.0], -999.0))
+    Traceback (most recent call last):
+    ...
+    ValueError: losses holds a masked entry (at index (1,)); remove or impute it first.
+    """
+    if (where := _masked_index(value)) is not None:
+        raise ValueError(f"{name} holds a masked entry (at index {where}); remove or impute it first.")
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be a rectangular array, but its rows have different lengths or shapes."
+        ) from None
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers, but {type(value).__name__} was given: {error}.") from None
+
+
+def _masked_index(value: object) -> tuple[int, ...] | None:
+    """Return where the first masked entry of an array, or of a nested list of arrays, lies."""
+    if isinstance(value, np.ma.MaskedArray):
+        masked = np.argwhere(np.ma.getmaskarray(value))
+        return tuple(int(i) for i in masked[0]) if len(masked) else None
+    if isinstance(value, (list, tuple)):
+        for i, entry in enumerate(value):
+            if not isinstance(entry, (float, int)) and (inner := _masked_index(entry)) is not None:
+                return (i, *inner)
+    return None
+
+
+def representable(name: str, value: Any) -> Any:
+    """Return a computed `value`, refusing what left the range of doubles on the way.
+
+    Examples
+    --------
+    >>> representable("Y^T X", np.array([np.inf]))
+    Traceback (most recent call last):
+    ...
+    ValueError: Y^T X leaves the range of doubles (1e308); rescale what it is computed from.
+    """
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} leaves the range of doubles (1e308); rescale what it is computed from.")
+    return value
+
+
+def broadcast(**arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the named arrays broadcast against each other.
+
+    Examples
+    --------
+    >>> broadcast(t=np.zeros(3), s=np.zeros(2))
+    Traceback (most recent call last):
+    ...
+    ValueError: t (3,), s (2,) do not broadcast: their shapes must agree from the last axis on, or be 1 there.
+    """
+    try:
+        return tuple(np.broadcast_arrays(*arrays.values()))
+    except ValueError:
+        listing = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+        raise ValueError(
+            f"{listing} do not broadcast: their shapes must agree from the last axis on, or be 1 there."
+        ) from None
+
+
+def told_apart(*values: float) -> tuple[str, ...]:
+    """Return numbers in the fewest digits, six at least, in which those that differ look different.
+
+    Examples
+    --------
+    >>> told_apart(0.25, 0.25 + 1e-12)
+    ('0.25', '0.250000000001')
+    """
+    for digits in range(6, 18):
+        printed = tuple(f"{value:.{digits}g}" for value in values)
+        if len(set(printed)) == len(set(values)):
+            break
+    return printed
+
+
+def instance(name: str, value: object, kind: type[T], *, made_by: str) -> T:
+    """Return `value` if it is a `kind`, which is `made_by` what the sentence tells.
+
+    Examples
+    --------
+    >>> instance("law", 3.0, dict, made_by="dict()")
+    Traceback (most recent call last):
+    ...
+    TypeError: law must be a dict, made by dict(), but float was given.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, made by {made_by}, but {type(value).__name__} was given.")
+    return value
+
+
+def function(name: str, value: object) -> Callable[..., Any]:
+    """Return `value` if it can be called.
+
+    Examples
+    --------
+    >>> function("losses", 3.0)
+    Traceback (most recent call last):
+    ...
+    TypeError: losses must be a function, but float was given.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, but {type(value).__name__} was given.")
+    return value
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return sample names as a tuple; a single string is refused, for it would be taken letter by letter.
+
+    Examples
+    --------
+    >>> names("sources", "dog")
+    Traceback (most recent call last):
+    ...
+    TypeError: sources must be a list of names, but the string 'dog' was given; write ['dog'].
+    """
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a list of names, but the string {value!r} was given; write [{value!r}].")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of names, but {type(value).__name__} was given.")
+    found = plain(name, list(value))
+    if found.ndim != 1 or (found.size and found.dtype.kind != "U"):
+        raise TypeError(f"{name} must be a list of names, but it is an array of {found.dtype} of shape {found.shape}.")
+    return tuple(str(entry) for entry in found)
+
+
 def matrix(
-    name: str, value: ArrayLike, shape: tuple[int | None, int | None] = (None, None)
+    name: str, value: object, shape: tuple[int | None, int | None] = (None, None)
 ) -> Float[np.ndarray, "rows columns"]:
     """Return `value` as a finite float64 matrix; ``None`` in `shape` leaves that side free.
 
@@ -104,7 +252,7 @@ def positive(name: str, value: float) -> float:
     return result
 
 
-def nonnegative(name: str, value: ArrayLike) -> Float[np.ndarray, "..."]:
+def nonnegative(name: str, value: object) -> Float[np.ndarray, "..."]:
     """Return `value` as a finite float64 array without negative entries.
 
     Examples
@@ -120,7 +268,7 @@ def nonnegative(name: str, value: ArrayLike) -> Float[np.ndarray, "..."]:
     return result
 
 
-def times(name: str, value: ArrayLike, *, allow_infinite: bool = False) -> Float[np.ndarray, "..."]:
+def times(name: str, value: object, *, allow_infinite: bool = False) -> Float[np.ndarray, "..."]:
     """Return times as float64 array of any shape, refusing negative ones (and infinite ones unless allowed).
 
     Examples
@@ -132,11 +280,29 @@ def times(name: str, value: ArrayLike, *, allow_infinite: bool = False) -> Float
     >>> times("t", float("inf"), allow_infinite=True)
     array(inf)
     """
-    result = np.asarray(value)
+    result = plain(name, value)
     if allow_infinite and result.dtype.kind == "f":
         nonnegative(name, np.where(np.isposinf(result), 0.0, result))
         return result.astype(np.float64, copy=False)
-    return nonnegative(name, value)
+    return nonnegative(name, result)
+
+
+def increasing(name: str, value: object) -> Float[np.ndarray, " t"]:
+    """Return times as a list that increases from each to the next and is not empty.
+
+    Examples
+    --------
+    >>> increasing("epochs", [0, 5, 5])
+    Traceback (most recent call last):
+    ...
+    ValueError: epochs must be an increasing list of times.
+    """
+    result = times(name, value)
+    if result.ndim != 1 or np.any(np.diff(result) <= 0):
+        raise ValueError(f"{name} must be an increasing list of times.")
+    if result.size == 0:
+        raise ValueError(f"{name} is empty; give at least one time.")
+    return result
 
 
 def integer(name: str, value: int, *, at_least: int) -> int:
@@ -166,6 +332,8 @@ def choice(name: str, value: str, options: tuple[str, ...]) -> str:
     ...
     ValueError: formula must be one of 'paper-P1', 'spectral', but 'paper' was given.
     """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(map(repr, options))}, but {type(value).__name__} was given.")
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, but {value!r} was given.")
     return value
@@ -201,15 +369,16 @@ def whitened(inputs: Float[np.ndarray, "n p"], *, needed_by: str) -> None:
     ValueError: the Saxe solution needs whitened inputs (X^T X = I), but X^T X differs from I by 3; whiten them first, \
 for example with inputs @ scipy.linalg.inv(scipy.linalg.sqrtm(inputs.T @ inputs)).
     """
-    deviation = float(np.abs(inputs.T @ inputs - np.eye(inputs.shape[1])).max())
-    if deviation > 64 * _EPS * max(inputs.shape):
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = float(np.abs(inputs.T @ inputs - np.eye(inputs.shape[1])).max())
+    if not deviation <= 64 * _EPS * max(inputs.shape):
         raise ValueError(
             f"{needed_by} needs whitened inputs (X^T X = I), but X^T X differs from I by {deviation:.3g}; whiten them "
             "first, for example with inputs @ scipy.linalg.inv(scipy.linalg.sqrtm(inputs.T @ inputs))."
         )
 
 
-def simplex(name: str, value: ArrayLike) -> Float[np.ndarray, "*batch k"]:
+def simplex(name: str, value: object) -> Float[np.ndarray, "*batch k"]:
     """Return weights on the simplex along the last axis; a sum of K numbers may be off 1 by K eps.
 
     Examples
@@ -230,7 +399,7 @@ def simplex(name: str, value: ArrayLike) -> Float[np.ndarray, "*batch k"]:
     return result
 
 
-def covariances(name: str, value: ArrayLike) -> Float[np.ndarray, "*batch d d"]:
+def covariances(name: str, value: object) -> Float[np.ndarray, "*batch d d"]:
     """Return matrices that are symmetric and positive semidefinite up to rounding, 64 d eps of the largest entry.
 
     Examples

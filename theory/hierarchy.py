@@ -10,7 +10,7 @@ once for the root and 2^(l-1) times for the distinctions of level l.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,14 @@ from jaxtyping import Float, Int
 
 from theory import checks
 
-__all__ = ["Dataset", "SingularStructure", "hierarchical_dataset", "hierarchical_structure", "tree_distance"]
+__all__ = [
+    "Dataset",
+    "SingularStructure",
+    "checked_dataset",
+    "hierarchical_dataset",
+    "hierarchical_structure",
+    "tree_distance",
+]
 
 _NAMES_OF_EIGHT = ("dog", "cat", "sparrow", "penguin", "pine", "oak", "rose", "lily")
 
@@ -57,7 +64,7 @@ class Dataset:
         inputs = checks.matrix("inputs", self.inputs).copy()
         targets = checks.matrix("targets", self.targets).copy()
         n = checks.same_length(inputs=inputs, targets=targets)
-        names = tuple(str(name) for name in self.names) or tuple(f"sample-{i}" for i in range(n))
+        names = tuple(str(name) for name in self._given_names()) or tuple(f"sample-{i}" for i in range(n))
         if len(names) != n:
             raise ValueError(f"names has {len(names)} entries, but there are {n} samples.")
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -66,6 +73,12 @@ class Dataset:
         inputs.flags.writeable = targets.flags.writeable = False
         for key, value in (("inputs", inputs), ("targets", targets), ("names", names)):
             object.__setattr__(self, key, value)
+
+    def _given_names(self) -> tuple[object, ...]:
+        given: object = self.names
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+            raise TypeError(f"names must be a list of names, but {given!r} was given.")
+        return tuple(checks.plain("names", list(given)).ravel().tolist())
 
     def __len__(self) -> int:
         """Return the number of samples N."""
@@ -84,12 +97,14 @@ class Dataset:
     @property
     def syx(self) -> Float[np.ndarray, "o p"]:
         """Input-output correlation C = Y^T X, shape (O, P) (paper Eq. 21)."""
-        return self.targets.T @ self.inputs
+        with np.errstate(over="ignore", invalid="ignore"):
+            return checks.representable("Y^T X", self.targets.T @ self.inputs)
 
     @property
     def sxx(self) -> Float[np.ndarray, "p p"]:
         """Input second moment X^T X, shape (P, P)."""
-        return self.inputs.T @ self.inputs
+        with np.errstate(over="ignore", invalid="ignore"):
+            return checks.representable("X^T X", self.inputs.T @ self.inputs)
 
     def index(self, name: str) -> int:
         """Return the row of the sample called `name`.
@@ -103,6 +118,21 @@ class Dataset:
             raise KeyError(f"no sample is called {name!r}; there are {', '.join(self.names)}.")
         return self.names.index(name)
 
+    def chosen(self, sources: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
+        """Return the names and rows of `sources`, all samples if that is None.
+
+        Raises
+        ------
+        KeyError
+            If no sample has one of the names.
+        ValueError
+            If no name is given, or one twice.
+        """
+        names = self.names if sources is None else checks.names("sources", sources)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"sources must name at least one sample and none twice, but they are {list(names)}.")
+        return names, [self.index(name) for name in names]
+
     def asked(self, queries: Dataset | None) -> Dataset:
         """Return the samples whose loss is asked for: `queries`, or this training set if that is None.
 
@@ -113,6 +143,7 @@ class Dataset:
         """
         if queries is None:
             return self
+        checks.instance("queries", queries, Dataset, made_by="Dataset(inputs, targets, names)")
         if (queries.n_inputs, queries.n_outputs) != (self.n_inputs, self.n_outputs):
             raise ValueError(
                 f"queries have {queries.n_inputs} inputs and {queries.n_outputs} outputs, but the training set has "
@@ -125,6 +156,19 @@ class Dataset:
         dropped = {self.index(name) for name in ([names] if isinstance(names, str) else names)}
         kept = [i for i in range(len(self)) if i not in dropped]
         return Dataset(self.inputs[kept], self.targets[kept], tuple(self.names[i] for i in kept))
+
+
+def checked_dataset(value: object) -> Dataset:
+    """Return `value` if it is a data set.
+
+    Examples
+    --------
+    >>> checked_dataset(np.eye(2))
+    Traceback (most recent call last):
+    ...
+    TypeError: dataset must be a Dataset, made by Dataset(inputs, targets, names), but ndarray was given.
+    """
+    return checks.instance("dataset", value, Dataset, made_by="Dataset(inputs, targets, names)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +218,7 @@ def hierarchical_dataset(levels: int = 3) -> Dataset:
     array([[1., 1., 0.],
            [1., 0., 1.]])
     """
-    levels = checks.integer("levels", levels, at_least=1)
+    levels = _checked_levels(levels)
     n = 2**levels
     features = [np.kron(np.eye(2**level), np.ones((2 ** (levels - level), 1))) for level in range(levels + 1)]
     names = _NAMES_OF_EIGHT if levels == 3 else tuple(f"leaf-{i}" for i in range(n))
@@ -199,7 +243,7 @@ def hierarchical_structure(levels: int = 3) -> SingularStructure:
     >>> bool(np.allclose(exact.left * exact.values @ exact.right.T, data.syx, atol=1e-14))
     True
     """
-    levels = checks.integer("levels", levels, at_least=1)
+    levels = _checked_levels(levels)
     n = 2**levels
     columns = [np.full((n, 1), n**-0.5)]
     for level in range(1, levels + 1):
@@ -213,6 +257,15 @@ def hierarchical_structure(levels: int = 3) -> SingularStructure:
     return SingularStructure(left=left, values=values, right=right, levels=level_of_mode)
 
 
+def _checked_levels(levels: int) -> int:
+    levels = checks.integer("levels", levels, at_least=1)
+    if levels > 13:
+        raise ValueError(
+            f"a tree of {levels} levels has matrices of {4**levels:.2g} entries; at most 13 levels are built."
+        )
+    return levels
+
+
 def tree_distance(levels: int = 3) -> Int[np.ndarray, "n n"]:
     """Return how many levels up the lowest common ancestor of each pair of leaves lies, shape (N, N).
 
@@ -224,7 +277,7 @@ def tree_distance(levels: int = 3) -> Int[np.ndarray, "n n"]:
            [2, 2, 0, 1],
            [2, 2, 1, 0]])
     """
-    levels = checks.integer("levels", levels, at_least=1)
+    levels = _checked_levels(levels)
     leaf = np.arange(2**levels)
     differing = leaf[:, None] ^ leaf[None, :]
     return np.frexp(differing)[1].astype(np.int64)

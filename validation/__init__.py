@@ -2,9 +2,11 @@
 
 from validation.agreement import Agreement, agreement, extremum_epochs, without_self
 from validation.claims import FAMILIES
-from validation.cross_check import cross_check, settings_for
+from validation.cross_check import cross_check
 from validation.data_files import load_dataset, save_dataset, whiten
-from validation.experiment import Experiment, Settings
+from validation.experiments.base import Experiment, Settings
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.toy import GROUPS, LEVEL_NAMES, ToyExperiment, ToySettings, group_means
 from validation.pairs import MATRIX, MEASURES, PAIRS, Measure, Pair, PairResult, compare, correlations
 from validation.registry import (
     Check,
@@ -20,7 +22,6 @@ from validation.registry import (
 )
 from validation.runner import Ledger, run_ledger
 from validation.strongest import Extreme, strongest_influences
-from validation.toy import GROUPS, LEVEL_NAMES, ToyExperiment, ToySettings, group_means
 
 __all__ = [
     "FAMILIES",

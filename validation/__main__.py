@@ -11,15 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from numerics import TrainingConfig
 from theory import Dataset
-from validation.cross_check import cross_check, settings_for
+from validation.cross_check import cross_check
 from validation.data_files import load_dataset
-from validation.experiment import Settings
+from validation.experiments.base import Settings
+from validation.experiments.scaled_settings import settings_for
+from validation.experiments.toy import ToyExperiment
 from validation.page import write_html
 from validation.pairs import MATRIX, PAIRS
 from validation.registry import Claim, Cost, Verdict, all_claims, select_claims
 from validation.report import MARKS, STYLES, print_ledger, summary, write_json
 from validation.runner import Ledger, run_ledger
-from validation.toy import ToyExperiment
 
 _INTERRUPTED = 130
 
@@ -38,7 +39,7 @@ def main(
         Path | None, typer.Option(help="Cross-check your own whitened data (.npz or .csv) instead of the toy model.")
     ] = None,
 ) -> None:
-    """Cross-check theory, sampling and retraining; exit status 1 if a claim that should hold fails."""
+    """Cross-check theory, sampling and retraining; exit status 1 if a claim fails, 2 if one is inconclusive."""
     console = Console(width=None if Console().is_terminal else 180)
     try:
         if data is not None and (only or quick):
@@ -65,6 +66,8 @@ def main(
         raise typer.Exit(_INTERRUPTED)
     if ledger.failed:
         raise typer.Exit(1)
+    if ledger.inconclusive:
+        raise typer.Exit(2)
 
 
 def _make_folder(out: Path | None) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from numerics import gauss_newton_influence, hessian_influence
 from validation.agreement import Agreement, agreement, without_self
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
 from validation.registry import Verdict, Way
 
 __all__ = ["MATRIX", "MEASURES", "PAIRS", "Measure", "Pair", "PairResult", "compare", "correlations"]

@@ -2,8 +2,9 @@
 
 A claim is a sentence and a function that measures it: from the shared experiment it yields `Check` objects, each a
 number with a bound and the derivation of that bound, and `Plot` objects for the report. It holds when every check
-does. A printed statement that is expected not to hold carries the corrected form; when its checks hold, it is refuted
-as printed.
+does. A printed statement that is expected not to hold carries what holds in its place and the readings that were tried,
+each with checks of its own: it is wrong if every reading is, it depends on the reading if some are right, and it is
+imprecise if it becomes right once something is added.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from validation.charts import Plot
-from validation.toy import ToyExperiment
+from validation.experiments.toy import ToyExperiment
 
 __all__ = [
+    "CAUCHY",
+    "ORDER",
+    "QUADRATURE",
+    "REFUTES",
+    "ROOMY",
+    "ROUNDING",
+    "WORST",
     "Check",
     "Claim",
     "ClaimResult",
     "Cost",
     "Measurement",
+    "Reading",
     "Verdict",
     "Way",
     "all_claims",
@@ -35,6 +44,15 @@ __all__ = [
     "theory",
 ]
 
+# Reasons why a bound is roomy that hold for many checks.
+ORDER = "an order is claimed; the epochs themselves are held against the closed form"
+REFUTES = "a refutation, the clearer the further away"
+CAUCHY = "reached only if two independent errors point the same way"
+QUADRATURE = "adaptive quadrature is better than it promises"
+ROUNDING = "rounding differs between machines, and no fault of a formula is as small"
+WORST = "a worst case over directions and signs, which a random start does not reach"
+
+ROOMY = 0.2  # a check that uses less of its bound than this says why
 STANDARD_ERRORS = 3.0  # half-width of the interval of a number with an error bar: one false alarm in 370
 
 
@@ -42,7 +60,9 @@ class Verdict(StrEnum):
     """Outcome of a check, a claim or a pair of measures."""
 
     HOLDS = "holds"
-    REFUTED = "refuted as printed"
+    WRONG = "wrong in every reading tried"
+    DEPENDS = "depends on the reading"
+    IMPRECISE = "imprecise"
     INCONCLUSIVE = "inconclusive"
     FAILS = "fails"
     REPORTED = "reported"
@@ -102,6 +122,10 @@ class Check:
         Where the bound comes from.
     error
         One standard error of the number, 0 where it has none.
+    reading
+        Name of the claim's reading that the check decides on; empty if it belongs to all.
+    roomy
+        Why the bound is more than five times what was measured, where it is.
 
     Examples
     --------
@@ -115,6 +139,46 @@ class Check:
     high: float = math.inf
     why: str = ""
     error: float = 0.0
+    reading: str = ""
+    roomy: str = ""
+
+    @property
+    def use(self) -> float:
+        """Share of the bound that the number uses with three standard errors: above 1 outside, NaN without a bound.
+
+        Examples
+        --------
+        >>> Check("slope", 1.05, 0.9, 1.1).use, Check("error", 0.2, high=0.5).use, Check("gap", 8.0, low=4.0).use
+        (0.5, 0.4, 0.5)
+        """
+        if self.only_reported or math.isnan(self.measured):
+            return math.nan
+        reach = STANDARD_ERRORS * self.error
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            half = (self.high - self.low) / 2
+            away = abs(self.measured - (self.low + self.high) / 2) + reach
+            return round(away / half, 12) if half else (1.0 if away == 0 else math.inf)
+        sign = 1.0 if math.isfinite(self.high) else -1.0
+        bound, worst = (sign * (self.high if sign > 0 else self.low), sign * self.measured + reach)  # worst <= bound
+        if bound > 0:
+            return max(worst, 0.0) / bound
+        if bound < 0:
+            return bound / worst if worst < 0 else math.inf
+        return 1.0 if self.measured == 0 else (reach / abs(self.measured) if worst <= 0 else math.inf)
+
+    @property
+    def slack(self) -> float:
+        """By how much the number may change before the check turns, standard errors counted; NaN without a bound.
+
+        Examples
+        --------
+        >>> round(Check("slope", 1.05, 0.9, 1.1).slack, 12), Check("error", 0.2, high=0.5, error=0.05).slack
+        (0.05, 0.15)
+        """
+        if self.only_reported:
+            return math.nan
+        reach = STANDARD_ERRORS * self.error
+        return round(min(self.high - self.measured - reach, self.measured - reach - self.low), 15)
 
     @property
     def verdict(self) -> Verdict:
@@ -136,6 +200,22 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One way to read a printed statement, and whether the statement is right under it.
+
+    Parameters
+    ----------
+    name
+        The reading, in a few words; checks refer to it.
+    right
+        Whether the checks of this reading show the statement right.
+    """
+
+    name: str
+    right: bool = False
+
+
+@dataclass(frozen=True)
 class Claim:
     """A registered claim; see the module's description.
 
@@ -154,7 +234,10 @@ class Claim:
     measure
         Function that makes the checks.
     corrected
-        Empty for a claim that should hold. For a printed statement that is expected not to, what holds in its place.
+        Empty for a claim that should hold. For a printed statement that is expected not to, what holds in its place, or
+        what must be added to it.
+    readings
+        The ways to read a printed statement that were tried; none for a statement that is only imprecise.
     cost
         Whether ``--quick`` checks it.
     """
@@ -166,7 +249,14 @@ class Claim:
     metric: str
     measure: Callable[[ToyExperiment], Iterable[Check | Plot]]
     corrected: str = ""
+    readings: tuple[Reading, ...] = ()
     cost: Cost = Cost.QUICK
+
+    def __post_init__(self) -> None:
+        if self.readings and not self.corrected:
+            raise ValueError(f"claim {self.identifier!r} lists readings but not what holds instead; give `corrected`.")
+        if self.readings and all(reading.right for reading in self.readings):
+            raise ValueError(f"claim {self.identifier!r} is right in every reading; then it holds and needs none.")
 
     @property
     def family(self) -> str:
@@ -176,7 +266,11 @@ class Claim:
     @property
     def expected(self) -> Verdict:
         """The verdict if everything is in order."""
-        return Verdict.REFUTED if self.corrected else Verdict.HOLDS
+        if not self.corrected:
+            return Verdict.HOLDS
+        if not self.readings:
+            return Verdict.IMPRECISE
+        return Verdict.DEPENDS if any(reading.right for reading in self.readings) else Verdict.WRONG
 
 
 @dataclass(frozen=True)
@@ -201,12 +295,32 @@ class ClaimResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Fails if a check or the measurement does; then inconclusive if one check is; else as expected."""
+        """Fails if a check or the measurement does; then inconclusive if one check is; else as expected.
+
+        A reading that no check decides on has not been tried, so the claim fails.
+        """
         verdicts = [check.verdict for check in self.checks]
         bounded = [v for v in verdicts if v is not Verdict.REPORTED]
-        if self.problem or not bounded or Verdict.FAILS in bounded:
+        tried = {check.reading for check in self.checks if check.reading and not check.only_reported}
+        if self.problem or not bounded or tried != {reading.name for reading in self.claim.readings}:
+            return Verdict.FAILS
+        if Verdict.FAILS in bounded:
             return Verdict.FAILS
         return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in bounded else self.claim.expected
+
+    @property
+    def closest(self) -> Check | None:
+        """The check that the smallest change of its number, relative to number and bound, would turn; None without one.
+
+        Flags and counts, whose bound is the number, say nothing of how small a fault they see.
+        """
+
+        def relative(check: Check) -> float:
+            ends = [abs(end) for end in (check.measured, check.low, check.high) if math.isfinite(end)]
+            return check.slack / max(ends)
+
+        graded = [c for c in self.checks if c.verdict is Verdict.HOLDS and 0 < c.slack < math.inf]
+        return min(graded, key=relative, default=None)
 
 
 _REGISTRY: dict[str, Claim] = {}
@@ -222,6 +336,7 @@ def claim(
     compares: tuple[Measurement, ...],
     metric: str,
     corrected: str = "",
+    readings: tuple[Reading, ...] = (),
     cost: Cost = Cost.QUICK,
 ) -> Callable[[Measure], Measure]:
     """Register the decorated function as the measurement of a claim; arguments as for `Claim`."""
@@ -229,7 +344,9 @@ def claim(
     def register(measure: Measure) -> Measure:
         if identifier in _REGISTRY:
             raise ValueError(f"two claims are called {identifier!r}.")
-        _REGISTRY[identifier] = Claim(identifier, statement, source, compares, metric, measure, corrected, cost)
+        _REGISTRY[identifier] = Claim(
+            identifier, statement, source, compares, metric, measure, corrected, readings, cost
+        )
         return measure
 
     return register

@@ -15,15 +15,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from validation.pairs import PairResult
+from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
+from validation.smallest_faults import smallest_fault
 from validation.strongest import Extreme
 
-__all__ = ["MARKS", "bound", "number", "print_ledger", "summary", "write_json"]
+__all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "smallest", "summary", "used", "write_json"]
 
 MARKS = {
     Verdict.HOLDS: "✓",
-    Verdict.REFUTED: "≠",
+    Verdict.WRONG: "≠",
+    Verdict.DEPENDS: "≷",
+    Verdict.IMPRECISE: "≈",
     Verdict.INCONCLUSIVE: "?",
     Verdict.FAILS: "✗",
     Verdict.REPORTED: "·",
@@ -31,7 +35,9 @@ MARKS = {
 _WIDE = 130  # columns of a terminal that has room for reasons and sources
 STYLES = {
     Verdict.HOLDS: "green",
-    Verdict.REFUTED: "magenta",
+    Verdict.WRONG: "magenta",
+    Verdict.DEPENDS: "magenta",
+    Verdict.IMPRECISE: "cyan",
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.FAILS: "bold red",
     Verdict.REPORTED: "dim",
@@ -75,6 +81,20 @@ def bound(check: Check) -> str:
     if math.isinf(check.high):
         return f"≥ {number(check.low)}"
     return f"{number(check.low)} to {number(check.high)}"
+
+
+def smallest(result: ClaimResult) -> list[str]:
+    """Return the smallest faults that turn a claim: one planted in a measurement, one of a checked number."""
+    planted, close = smallest_fault(result.claim.identifier), result.closest
+    lines = [] if planted is None else [str(planted)]
+    if close is not None:
+        lines.append(f"{close.quantity}: a change by {number(close.slack)}")
+    return lines
+
+
+def reasons(check: Check) -> str:
+    """Return where a check's bound comes from, and why it is roomy where it is."""
+    return check.why + (f". Roomy: {check.roomy}" if check.roomy else "")
 
 
 def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
@@ -135,26 +155,25 @@ def _strongest_table(extremes: Sequence[Extreme]) -> Table:
 
 def tightest(result: ClaimResult) -> Check | None:
     """Return the check that decides: one that does not hold, else the one that uses most of its bound."""
-
-    def use(check: Check) -> float:
-        if check.verdict is not Verdict.HOLDS:
-            return math.inf
-        if math.isfinite(check.low) and math.isfinite(check.high):
-            half = (check.high - check.low) / 2
-            return abs(check.measured - (check.high + check.low) / 2) / half if half else 0.0
-        limit = check.high if math.isfinite(check.high) else check.low
-        shares = sorted((abs(check.measured), abs(limit)))
-        same_side = check.measured * limit > 0
-        return shares[0] / shares[1] if same_side else 0.0
-
     bounded = [check for check in result.checks if not check.only_reported]
-    return max(bounded, key=use, default=None)
+    return max(bounded, key=lambda c: c.use if c.verdict is Verdict.HOLDS else math.inf, default=None)
+
+
+def used(check: Check) -> str:
+    """Return what share of its bound a check uses; "-" where it has none.
+
+    Examples
+    --------
+    >>> used(Check("slope", 1.05, low=0.9, high=1.1)), used(Check("slope", 1.05))
+    ('50 %', '-')
+    """
+    return f"{check.use:.0%}".replace("%", " %") if math.isfinite(check.use) else "-"
 
 
 def _claim_table(claims: Sequence[ClaimResult], *, wide: bool) -> Table:
     table = Table(title="Claims, each with the check that comes closest to its bound")
-    for column in ("claim", "source", "check", "measured", "bound", "checks", "verdict"):
-        if wide or column not in ("source", "checks"):
+    for column in ("claim", "source", "check", "measured", "bound", "used", "checks", "verdict"):
+        if wide or column not in ("source", "used", "checks"):
             table.add_column(column, no_wrap=column in ("claim", "measured", "verdict"))
     family = ""
     for result in claims:
@@ -170,7 +189,8 @@ def _claim_table(claims: Sequence[ClaimResult], *, wide: bool) -> Table:
             bound(check) if check else "",
         ]
         if wide:
-            cells = [escape(result.claim.source), *cells, f"{held}/{total}"]
+            share = used(check) if check else ""
+            cells = [escape(result.claim.source), *cells, share, f"{held}/{total}"]
         verdict = _verdict(result.verdict) if wide else f"[{STYLES[result.verdict]}]{MARKS[result.verdict]}[/]"
         table.add_row(result.claim.identifier, *cells, verdict)
     return table
@@ -180,18 +200,25 @@ def _print_details(console: Console, result: ClaimResult) -> None:
     claim = result.claim
     console.print(f"\n[bold]{claim.identifier}[/]: {result.verdict}", style=STYLES[result.verdict], highlight=False)
     console.print(f"{escape(claim.statement)} [dim]({escape(claim.source)})[/]")
+    for sentence in quotes(claim.identifier):
+        console.print(f'  [dim]the paper, {escape(sentence.section)}:[/] "{escape(sentence.text)}"')
     for measurement in claim.compares:
         console.print(f"  [dim]{measurement.way}:[/] {escape(measurement.what)}")
     if claim.corrected:
         console.print(f"  [dim]what holds instead:[/] {escape(claim.corrected)}")
+    for reading in claim.readings:
+        console.print(f"  [dim]{'right' if reading.right else 'wrong'} under the reading:[/] {escape(reading.name)}")
+    for line in smallest(result):
+        console.print(f"  [dim]smallest fault that turns it:[/] {escape(line)}")
     if result.problem:
         console.print(f"  [bold red]{escape(result.problem)}[/]")
     table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
-    for column in ("", "check", "measured", "bound", "why"):
+    for column in ("", "check", "measured", "bound", "used", "why"):
         table.add_column(column)
     for check in result.checks:
         mark = f"[{STYLES[check.verdict]}]{MARKS[check.verdict]}[/]"
-        table.add_row(mark, escape(check.quantity), measured(check), bound(check), f"[dim]{escape(check.why)}[/]")
+        row = (mark, escape(check.quantity), measured(check), bound(check), used(check))
+        table.add_row(*row, f"[dim]{escape(reasons(check))}[/]")
     console.print(table)
 
 
@@ -230,12 +257,15 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "source": result.claim.source,
                 "compares": [asdict(measurement) for measurement in result.claim.compares],
                 "metric": result.claim.metric,
+                "quotes": [sentence.text for sentence in quotes(result.claim.identifier)],
                 "corrected": result.claim.corrected,
+                "readings": [asdict(reading) for reading in result.claim.readings],
+                "smallest_faults": smallest(result),
                 "cost": result.claim.cost,
                 "seconds": round(result.seconds, 3),
                 "verdict": result.verdict,
                 "problem": result.problem,
-                "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
+                "checks": [asdict(check) | {"verdict": check.verdict, "use": check.use} for check in result.checks],
             }
             for result in ledger.claims
         ],

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from validation.experiment import Experiment, Settings
+from validation.experiments.base import Experiment, Settings
+from validation.experiments.toy import ToyExperiment
 from validation.pairs import Pair, PairResult, compare, correlations
 from validation.registry import Claim, ClaimResult, Verdict, run_claim
 from validation.strongest import Extreme, strongest_influences
-from validation.toy import ToyExperiment
 
 __all__ = ["Ledger", "run_ledger"]
 
@@ -60,6 +60,11 @@ class Ledger:
     def failed(self) -> bool:
         """Whether something that should hold does not."""
         return Verdict.FAILS in self.verdicts
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether something that should hold has not been shown to: an error bar reaches across its bound."""
+        return Verdict.INCONCLUSIVE in self.verdicts
 
 
 def run_ledger(

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from validation.agreement import without_self
-from validation.experiment import Experiment
+from validation.experiments.base import Experiment
 
 __all__ = ["Extreme", "strongest_influences"]
 

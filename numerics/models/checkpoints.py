@@ -161,6 +161,48 @@ class ModuleCheckpoints:
         reader, found = CheckpointFiles.find(source, model, epochs, rename, ignore)
         return cls(found, model, reader)
 
+    @classmethod
+    def of_states(
+        cls, epochs: ArrayLike, model: TorchModel, states: Sequence[Mapping[str, torch.Tensor]]
+    ) -> ModuleCheckpoints:
+        """Return checkpoints from state dictionaries in memory, by the names of their tensors.
+
+        Parameters
+        ----------
+        epochs
+            Epochs, shape (T,), strictly increasing.
+        model
+            The module whose states they are.
+        states
+            A ``module.state_dict()`` for each epoch. (A module goes on changing the tensors of its own: copy them.)
+
+        Raises
+        ------
+        ValueError
+            If a tensor is missing, left over or of another shape.
+
+        Examples
+        --------
+        >>> module = torch.nn.Linear(3, 2)
+        >>> ModuleCheckpoints.of_states([0], TorchModel(module), [module.state_dict()]).weights.shape
+        torch.Size([1, 8])
+        """
+        own = {name: tuple(value.shape) for name, value in model.module.state_dict().items()}
+        for state in states:
+            if missing := own.keys() - state.keys():
+                raise ValueError(f"a state lacks {', '.join(sorted(missing))}.")
+            if extra := state.keys() - own.keys():
+                raise ValueError(f"a state has {', '.join(sorted(extra))}, which the module does not have.")
+            for name, shape in own.items():
+                if tuple(state[name].shape) != shape:
+                    raise ValueError(
+                        f"{name} has shape {tuple(state[name].shape)} in a state, but {shape} in the module."
+                    )
+        like, held = model.initial(), [name for name in model.state if name in own]
+        weights = [torch.cat([state[name].flatten().to(like) for name in model.free]) for state in states]
+        rest = {name: torch.stack([state[name].to(model.state[name]) for state in states]) for name in held}
+        return cls(np.atleast_1d(np.asarray(epochs)), model, torch.stack(weights), rest)
+
     def __len__(self) -> int:
         """Return the number of checkpoints T."""
         return len(self.epochs)

@@ -1,29 +1,30 @@
-r"""How small changes of the weights, and covectors on them, pass one epoch of gradient descent.
+r"""How small changes of the weights, and covectors on them, pass one step of descent.
 
-A step :math:`w \leftarrow w - \eta \sum_i \frac{\beta_i}{N} \nabla \ell_i(w)` carries a change v of the weights, with a
-change b of the sample weights, forwards and a covector :math:`\lambda` backwards as
+A step :math:`(w, m) \leftarrow F(w, m, g), \; g = \sum_i \frac{\beta_i}{|B|} \nabla \ell_i(w)`, with what the
+optimiser remembers in m, carries changes (v, u) of weights and memory, with a change b of the sample weights, as
 
 .. math::
-    v \leftarrow A v - \frac\eta N \sum_i b_i \nabla \ell_i, \qquad \lambda \leftarrow A \lambda, \qquad
-    A = I - \eta \nabla^2 L .
+    (v, u) \leftarrow F_w v + F_m u + F_g \Bigl( \nabla^2 L_B v + \sum_i \frac{b_i}{|B|} \nabla \ell_i \Bigr) ,
 
-A change of beta_i at this step alone changes what lambda measures after it by
-:math:`-\frac\eta N \lambda \cdot \nabla \ell_i`. Many changes or covectors pass at once, all around one run.
+and covectors :math:`\lambda` backwards by its transpose; for plain gradient descent
+:math:`v \leftarrow (I - \eta \nabla^2 L) v - \frac\eta N \sum_i b_i \nabla \ell_i`. A change of beta_i at this step
+alone changes what lambda measures after it by :math:`\frac1{|B|} (F_g^T \lambda) \cdot \nabla \ell_i`. Many changes
+or covectors pass at once, all around one run.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch.func import jacrev, vmap
 
-from numerics.training.descent import State
+from numerics.training.descent import State, Step
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
+from numerics.training.optimisers import Jacobian
 
 __all__ = ["LinearisedDescent", "LinearisedLinear", "LinearisedModule"]
 
@@ -45,15 +46,17 @@ class LinearisedDescent(ABC):
         """Return the gradients of the queries' losses, as vectors."""
 
     @abstractmethod
-    def forward(self, state: State, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the changes after the step from `state`.
+    def forward(self, state: State, vectors: torch.Tensor, step: Step) -> torch.Tensor:
+        """Return the changes after a step from `state`.
 
         In the last vectors, one for each source, the weight of that source is also changed by 1.
         """
 
     @abstractmethod
-    def backward(self, state: State, vectors: torch.Tensor) -> tuple[torch.Tensor, Float[torch.Tensor, "m n"]]:
-        """Return the covectors before the step from `state`, and what a weight of each source changed there does."""
+    def backward(
+        self, state: State, vectors: torch.Tensor, step: Step
+    ) -> tuple[torch.Tensor, Float[torch.Tensor, "m n"]]:
+        """Return the covectors before a step from `state`, and what a weight of each source changed there does."""
 
     def joined(self, vectors: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """Return all vectors and all others, stacked."""
@@ -93,13 +96,14 @@ class LinearisedLinear(LinearisedDescent):
     def query_gradients(self, state: State) -> torch.Tensor:
         """Return the gradients of the queries' losses, as vectors."""
         (w1,), (w2,) = state
-        x, y = self._descent.queries.inputs, self._descent.queries.targets
+        (asked,) = self._descent.queries.about
+        x, y = asked.samples.inputs, asked.samples.targets
         hidden = x @ w1.mT
         error = hidden @ w2.mT - y
         return torch.cat([x.mT[:, :, None] * (error @ w2), error.mT[:, :, None] * hidden])
 
-    def forward(self, state: State, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the changes after the step from `state`, the last of them with their source's weight changed too."""
+    def forward(self, state: State, vectors: torch.Tensor, step: Step) -> torch.Tensor:
+        """Return the changes after a step from `state`, the last of them with their source's weight changed too."""
         (w1,), (w2,) = state
         product = w2 @ w1
         force = self._recoil(w1, w2, vectors)[1]
@@ -107,8 +111,10 @@ class LinearisedLinear(LinearisedDescent):
         force[:, -len(self._inputs) :].addcmul_(residual, self._inputs, value=self._descent.rate)
         return self._carried(w1, w2, product, vectors, force)
 
-    def backward(self, state: State, vectors: torch.Tensor) -> tuple[torch.Tensor, Float[torch.Tensor, "m n"]]:
-        """Return the covectors before the step from `state`, and what a weight of each source changed there does."""
+    def backward(
+        self, state: State, vectors: torch.Tensor, step: Step
+    ) -> tuple[torch.Tensor, Float[torch.Tensor, "m n"]]:
+        """Return the covectors before a step from `state`, and what a weight of each source changed there does."""
         (w1,), (w2,) = state
         product = w2 @ w1
         maps, force = self._recoil(w1, w2, vectors)
@@ -148,7 +154,9 @@ class LinearisedLinear(LinearisedDescent):
 
 
 class LinearisedModule(LinearisedDescent):
-    """Around a torch module: vectors (m, d), each carried by differentiating the gradient at its copy of the weights.
+    """Around a torch module: vectors (m, 1 + memories, d) hold the changes of the weights, then of each memory.
+
+    Each is carried by differentiating the gradient at its copy of the weights, in chunks that fit into the memory.
 
     Parameters
     ----------
@@ -161,48 +169,103 @@ class LinearisedModule(LinearisedDescent):
     stacked = 0
 
     def __init__(self, descent: ModuleDescent, sources: Sequence[int]) -> None:
-        self._descent, self._sources = descent, list(sources)
-        (weights,) = descent.start
-        n = len(descent.samples)
-        self._exposure = torch.eye(n, dtype=weights.dtype, device=weights.device)[self._sources] / n
+        self._descent = descent
+        self._sources = torch.tensor(list(sources), device=descent.start[0].device)
 
     def zeros(self, count: int) -> torch.Tensor:
         """Return so many vectors of zeros."""
-        (weights,) = self._descent.start
-        return weights.new_zeros(count, weights.shape[1])
+        weights = self._descent.start[0]
+        return weights.new_zeros(count, len(self._descent.start), weights.shape[1])
 
     def query_gradients(self, state: State) -> torch.Tensor:
-        """Return the gradients of the queries' losses, as vectors."""
-        return jacrev(lambda w: self._descent.model.losses(w, self._descent.queries))(state[0][0])
+        """Return the gradients of the queries, as vectors: what the optimiser remembers does not enter."""
+        vectors = self.zeros(len(self._descent.queries))
+        vectors[:, 0] = self._descent.query_gradients(state[0][0])
+        return vectors
 
-    def forward(self, state: State, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the changes after the step from `state`, the last of them with their source's weight changed too."""
-        with torch.enable_grad():
-            copies, _, losses, slope = self._along(state, vectors)
-            exposed = (losses[-len(self._exposure) :] * self._exposure).sum()
-            (turned,) = torch.autograd.grad(slope + exposed, copies, materialize_grads=True)
-        return torch.sub(vectors, turned, alpha=self._descent.rate)
+    def forward(self, state: State, vectors: torch.Tensor, step: Step) -> torch.Tensor:
+        """Return the changes after a step from `state`, the last of them with their source's weight changed too."""
+        after, seen = torch.empty_like(vectors), self._exposure(step, len(vectors))
+        jacobian = self._jacobian(state, step)
+        for part, rows in self._chunks(len(vectors), seen.shape[1]):
+            with torch.enable_grad():
+                copies, _, losses, slope = self._along(state, vectors[part, 0], step, rows)
+                exposed = (losses * seen[part, rows]).sum() / seen.shape[1]
+                (turned,) = torch.autograd.grad(slope + exposed, copies, materialize_grads=True)
+            before = vectors[part].unbind(1)
+            for out, (*own, by_gradient) in zip(after[part].unbind(1), jacobian, strict=True):
+                if rows.start == 0:
+                    out.copy_(_combined(own, before))
+                out.copy_(_combined([1.0, by_gradient], [out, turned]))
+        return after
 
-    def backward(self, state: State, vectors: torch.Tensor) -> tuple[torch.Tensor, Float[torch.Tensor, "m n"]]:
-        """Return the covectors before the step from `state`, and what a weight of each source changed there does."""
-        with torch.enable_grad():
-            copies, share, _, slope = self._along(state, vectors)
-            turned, effect = torch.autograd.grad(slope, (copies, share), materialize_grads=True)
-        rate = self._descent.rate
-        return torch.sub(vectors, turned, alpha=rate), effect[:, self._sources] * (-rate / effect.shape[1])
+    def backward(
+        self, state: State, vectors: torch.Tensor, step: Step
+    ) -> tuple[torch.Tensor, Float[torch.Tensor, "m n"]]:
+        """Return the covectors before a step from `state`, and what a weight of each source changed there does."""
+        before, seen = torch.empty_like(vectors), self._exposure(step, len(self._sources))
+        effects = vectors.new_zeros(len(vectors), len(self._sources))
+        *columns, by_gradient = zip(*self._jacobian(state, step), strict=True)
+        for part, rows in self._chunks(len(vectors), seen.shape[1]):
+            after = vectors[part].unbind(1)
+            with torch.enable_grad():
+                copies, share, _, slope = self._along(state, _combined(by_gradient, after), step, rows)
+                turned, effect = torch.autograd.grad(slope, (copies, share), materialize_grads=True)
+            effects[part].addmm_(effect, seen[:, rows].mT, alpha=1 / seen.shape[1])
+            if rows.start == 0:
+                for out, column in zip(before[part].unbind(1), columns, strict=True):
+                    out.copy_(_combined(column, after))
+            before[part, 0] += turned
+        return before, effects
+
+    def _chunks(self, vectors: int, samples: int) -> Iterator[tuple[slice, slice]]:
+        # A graph of second derivatives holds the first's several times over.
+        return self._descent.training.chunks(vectors, samples, graphs=4)
+
+    def _exposure(self, step: Step, count: int) -> Float[torch.Tensor, "m b"]:
+        """Return which sample of the step each of the last vectors has a weight of."""
+        weights, n = self._descent.start[0], len(self._descent.samples)
+        positions = np.arange(n) if step.batch is None else step.batch[0]
+        rows = torch.as_tensor(positions, device=weights.device)
+        seen = (self._sources[:, None] == rows).to(weights)
+        return torch.cat([seen.new_zeros(count - len(seen), seen.shape[1]), seen]) if count > len(seen) else seen
+
+    def _jacobian(self, state: State, step: Step) -> Jacobian:
+        """Return the derivatives of the optimiser's step, its gradient evaluated only if they depend on it."""
+        optimiser, weights = self._descent.config.optimiser, state[0]
+        gradient = weights
+        if not optimiser.linear:
+            ones = np.ones((1, len(self._descent.samples)))
+            (gradient,) = self._descent.gradient(ones)((weights,), None if step.batch is None else step.batch[:1])
+        return optimiser.jacobian(weights, gradient, state[1:], step.rate, step.count)
 
     def _along(
-        self, state: State, vectors: Float[torch.Tensor, "m d"]
+        self, state: State, vectors: Float[torch.Tensor, "m d"], step: Step, part: slice
     ) -> tuple[
-        Float[torch.Tensor, "m d"], Float[torch.Tensor, "m n"], Float[torch.Tensor, "m n"], Float[torch.Tensor, ""]
+        Float[torch.Tensor, "m d"], Float[torch.Tensor, "m b"], Float[torch.Tensor, "m b"], Float[torch.Tensor, ""]
     ]:
-        """Return copies of the weights and of beta / N, their losses, and the slope of L along each vector, summed.
+        """Return copies of the weights and of beta / |B|, their losses, and the slope of L along each vector, summed.
 
-        The slope's derivative by the copies is the Hessian of L times the vectors.
+        The slope's derivative by the copies is the Hessian of L times the vectors; by the shares, that of the losses.
         """
-        model, samples = self._descent.model, self._descent.samples
+        training, n = self._descent.training, len(self._descent.samples)
         copies = state[0].expand(len(vectors), -1).detach().requires_grad_()
-        losses = vmap(lambda w: model.losses(w, samples))(copies)
-        share = torch.full_like(losses, 1 / len(samples)).requires_grad_()
+        losses = self._descent.scale * training.of(copies, part if step.batch is None else step.batch[0][part])
+        share = torch.full_like(losses, 1 / (n if step.batch is None else step.batch.shape[1])).requires_grad_()
         (gradient,) = torch.autograd.grad((losses * share).sum(), copies, create_graph=True)
         return copies, share, losses, (gradient * vectors).sum()
+
+
+def _combined(coefficients: Sequence[float | torch.Tensor], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of tensors, each times a number or times a tensor of numbers."""
+    total: torch.Tensor | None = None
+    for coefficient, tensor in zip(coefficients, tensors, strict=True):
+        if isinstance(coefficient, torch.Tensor):
+            total = coefficient * tensor if total is None else torch.addcmul(total, coefficient, tensor)
+        elif coefficient == 0:
+            continue
+        elif total is None:
+            total = tensor if coefficient == 1 else coefficient * tensor
+        else:
+            total = torch.add(total, tensor, alpha=coefficient)
+    return torch.zeros_like(tensors[0]) if total is None else total

@@ -7,21 +7,22 @@ A linear network given as a module takes the steps of `LinearDescent` if its lea
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
+from torch.func import jacrev
 
 from numerics.models.checkpoints import ModuleCheckpoints
-from numerics.models.evaluation import losses_for_weights, ways_of
 from numerics.models.module import TorchModel
+from numerics.models.queries import Queries
 from numerics.models.samples import Samples
-from numerics.training.descent import Descent, State, distinct_seeds, on_cpu
-from theory import checks
+from numerics.training.descent import Descent, State, Step, TrainingConfig
+from numerics.training.initial import initial_weights_of
+from numerics.training.module_losses import ModuleLosses
 
 __all__ = ["ModuleDescent"]
 
@@ -34,13 +35,15 @@ class ModuleDescent(Descent):
     model
         The module and its loss for every sample.
     samples, queries
-        Training set and the samples whose losses are asked for.
-    lr
-        Learning rate on L.
+        Training set, and what is asked.
+    config
+        Settings.
     initial
         Initial weights, shape (d,), or (seeds, d) with `seeds`; those the module holds if neither is given.
     seeds
         A run for each: of initial weights drawn by the module's layers themselves, if none are given.
+    scale
+        Factor on L.
 
     Raises
     ------
@@ -52,40 +55,68 @@ class ModuleDescent(Descent):
         self,
         model: TorchModel,
         samples: Samples,
-        queries: Samples,
-        lr: float,
+        queries: Queries,
+        config: TrainingConfig,
         *,
         initial: ArrayLike | torch.Tensor | None = None,
         seeds: Sequence[int] | None = None,
+        scale: float = 1.0,
     ) -> None:
-        weights = _initial_weights(model, initial, seeds)
-        super().__init__(samples.like(weights), queries.like(weights), (weights,))
-        self.model, self.rate = model, lr
+        weights = initial_weights_of(model, initial, seeds)
+        seeds = [config.seed] if seeds is None else seeds
+        super().__init__(samples.like(weights), queries.like(weights), (weights,), config, seeds)
+        self.model, self.scale = model, scale
+        about = [(query.on(model), query.samples) for query in self.queries.about]
         for run in weights:
-            at_start = ModuleCheckpoints(np.array([0.0]), model, run[None])
-            at_start.check_fits(self.samples)
-            at_start.check_fits(self.queries)
-        self._way = ways_of(model, weights[0], self.samples).weights
+            for one, asked in [(model, self.samples), *about]:
+                ModuleCheckpoints(np.array([0.0]), one, run[None]).check_fits(asked)
+        self.training = ModuleLosses(model, self.samples, weights[0], config.max_memory)
+        self._asked = [ModuleLosses(one, asked, weights[0], config.max_memory) for one, asked in about]
 
-    def step(self, state: State, beta: Float[np.ndarray, "runs n"]) -> Callable[[], None]:
-        """Return a function that advances `state` in place by one epoch with sample weights `beta`."""
-        (weights,) = state
-        share = torch.tensor(beta / len(self.samples), dtype=weights.dtype, device=weights.device)
-        losses = losses_for_weights(self.model, self.samples, self._way)
+    def plain_mover(self, state: State, beta: Float[np.ndarray, "runs n"]) -> Callable[[Step], None]:
+        """Return a function that takes one step of plain full-batch gradient descent in place."""
+        (weights,), gradient = state, self.gradient(beta)
 
-        @torch.enable_grad()
-        def advance() -> None:
-            # Runs do not touch one another, so the gradient of the summed risk holds that of every run.
-            leaf = weights.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad((losses(leaf) * share).sum(), leaf)
-            weights.sub_(gradient, alpha=self.rate)
+        def move(step: Step) -> None:
+            weights.sub_(gradient((weights,), None)[0], alpha=step.rate)
 
-        return advance
+        return move
+
+    def gradient(
+        self, beta: Float[np.ndarray, "runs n"]
+    ) -> Callable[[State, Int[np.ndarray, "starts b"] | None], State]:
+        """Return the gradient of L as a function of weights and batch."""
+        start, runs = self.start[0], len(beta) // len(self.seeds)
+        share = torch.tensor(self.scale * beta / len(self.samples), dtype=start.dtype, device=start.device)
+        weighted = torch.tensor(self.scale * beta, dtype=start.dtype, device=start.device)
+
+        def gradient(weights: State, batch: Int[np.ndarray, "starts b"] | None) -> State:
+            if batch is None:
+                return (self.training.gradient(weights[0], share),)
+            parts = []
+            for positions, own, beta in zip(batch, weights[0].split(runs), weighted.split(runs), strict=True):
+                rows = torch.as_tensor(positions, device=start.device)
+                parts.append(self.training.gradient(own, beta[:, rows] / len(positions), positions))
+            return (torch.cat(parts) if len(parts) > 1 else parts[0],)
+
+        return gradient
 
     def losses(self, state: State) -> Float[torch.Tensor, "runs m"]:
-        """Return the loss of every query in every run."""
-        with torch.no_grad():
-            return losses_for_weights(self.model, self.queries, self._way)(state[0])
+        """Return what is asked, of every run."""
+        columns = [asked.losses(state[0]) for asked in self._asked]
+        if self.queries.functions:
+            columns.append(torch.stack([self._functions(run) for run in state[0]]))
+        return torch.cat(columns, 1) if len(columns) > 1 else columns[0]
+
+    def query_gradients(self, weights: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, "m d"]:
+        """Return the gradient of everything asked, at the weights of one run."""
+        rows = [asked.gradients(weights) for asked in self._asked]
+        if self.queries.functions:
+            rows.append(jacrev(self._functions)(weights))
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def _functions(self, weights: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, " f"]:
+        return torch.cat(self.queries.function_values(self.model.parameters_of(weights)))
 
     def checkpoints(self, epochs: np.ndarray, states: State) -> ModuleCheckpoints:
         """Return what a run passed through."""
@@ -94,43 +125,3 @@ class ModuleDescent(Descent):
     def threads(self) -> AbstractContextManager[None]:
         """Return a context that leaves threads as they are: a module may be large enough to use them."""
         return nullcontext()
-
-
-def _initial_weights(
-    model: TorchModel, initial: ArrayLike | torch.Tensor | None, seeds: Sequence[int] | None
-) -> Float[torch.Tensor, "runs d"]:
-    held = model.initial()
-    if initial is None:
-        return held[None] if seeds is None else torch.stack([_redrawn(model, s) for s in distinct_seeds(seeds)])
-    given = checks.array("initial", on_cpu(initial))
-    wanted = held.shape if seeds is None else (len(distinct_seeds(seeds)), len(held))
-    if given.shape != wanted:
-        raise ValueError(
-            f"initial has shape {given.shape}, but the module has {len(held)} parameters: {tuple(wanted)} is needed."
-        )
-    return torch.tensor(given.reshape(-1, len(held)), dtype=held.dtype, device=held.device)
-
-
-def _redrawn(model: TorchModel, seed: int) -> Float[torch.Tensor, " d"]:
-    """Return initial weights drawn anew by every layer's own ``reset_parameters``, from `seed` alone.
-
-    Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
-
-    Raises
-    ------
-    ValueError
-        If a layer holds parameters and has no ``reset_parameters``.
-    """
-    module = copy.deepcopy(model.module).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, layer in module.named_modules():
-            if callable(reset := getattr(layer, "reset_parameters", None)):
-                reset()
-            elif any(True for _ in layer.parameters(recurse=False)):
-                raise ValueError(
-                    f"layer {name!r} ({type(layer).__name__}) holds parameters but has no reset_parameters(), so a "
-                    "seed cannot redraw it; give the initial weights of every seed instead."
-                )
-    drawn = dict(module.named_parameters())
-    return torch.cat([drawn[name].flatten() for name in model.free]).to(model.initial().device)

@@ -1,19 +1,19 @@
-r"""Full-batch gradient descent of two-layer linear networks and of torch modules, with a weight for every sample.
+r"""Training of two-layer linear networks and of torch modules, with a weight for every sample.
 
-One epoch of a linear network is one step on torch's mean squared error with sample weights beta,
+One epoch of full batches of a linear network is one step on torch's mean squared error with sample weights beta,
 
 .. math::
     W \leftarrow W - \eta \nabla \frac{1}{N O} \sum_i \beta_i \| y_i - W_2 W_1 x_i \|^2 ,
 
 so the flow's time constant is tau = N O / (2 eta) epochs. A module descends on :math:`\frac1N \sum_i \beta_i \ell_i`.
 Ablating a sample sets beta_i = 0 and keeps N, as the paper does when it masks the sample's input and output (C.3).
-Weights may change from epoch to epoch. There are no mini-batches: every step sees every sample.
+Weights may change from epoch to epoch. With mini-batches B the mean is over B, and an epoch is a pass over all samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Generic, TypeVar, overload
 
@@ -27,6 +27,7 @@ from numerics.errors import TrainingDiverged
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints
 from numerics.models.module import TorchModel
+from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
 from numerics.training.linear_descent import LinearDescent
@@ -62,7 +63,7 @@ def train(
     config: TrainingConfig | None = ...,
     *,
     weights: ArrayLike | None = ...,
-    queries: Dataset | None = ...,
+    queries: Asked = ...,
     w1: ArrayLike | torch.Tensor | None = ...,
     w2: ArrayLike | torch.Tensor | None = ...,
     progress: Callable[[int], object] | None = ...,
@@ -76,7 +77,7 @@ def train(
     *,
     model: TorchModel,
     weights: ArrayLike | None = ...,
-    queries: Dataset | Samples | None = ...,
+    queries: Asked = ...,
     initial: ArrayLike | torch.Tensor | None = ...,
     progress: Callable[[int], object] | None = ...,
 ) -> TrainingRun[ModuleCheckpoints]: ...
@@ -87,14 +88,14 @@ def train(
     config: TrainingConfig | None = None,
     *,
     weights: ArrayLike | None = None,
-    queries: Dataset | Samples | None = None,
+    queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
     w1: ArrayLike | torch.Tensor | None = None,
     w2: ArrayLike | torch.Tensor | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> TrainingRun[Checkpoints | ModuleCheckpoints]:
-    """Train one network by full-batch gradient descent and keep its checkpoints.
+    """Train one network, by full-batch gradient descent if nothing else is asked for, and keep its checkpoints.
 
     Parameters
     ----------
@@ -106,7 +107,8 @@ def train(
         Sample weights beta, >= 0: shape (N,), or (epochs, N) with row e for the step from epoch e to e + 1. All 1 if
         not given; 0 ablates a sample.
     queries
-        Samples whose losses are recorded; the training set if not given.
+        Samples whose losses are recorded, a `Query` for another measure of them, or functions of the parameters by
+        name; the training set if not given.
     model
         A torch module and its loss. A two-layer linear network is trained if not given.
     initial
@@ -150,21 +152,23 @@ def train(
     beta = np.ones(len(dataset)) if weights is None else sample_weights("weights", weights, len(dataset), config)
     epochs = config.checkpoint_epochs
     kept: list[State] = []
-    losses = descend(
-        descent, [beta], ["0"], config, epochs, keep=lambda state: kept.append(copied(state)), progress=progress
-    )
+
+    def keep(state: State) -> None:
+        kept.append(copied(descent.weights(state)))
+
+    losses = descend(descent, [beta], ["0"], config, epochs, keep=keep, progress=progress)
     coords = {"epoch": epochs, "query": descent.queries.names}
-    attrs = {"long_name": "loss", **recorded_settings(config, model)}
-    return TrainingRun(
-        descent.checkpoints(epochs, joined(kept)), labelled_array(losses[:, 0, 0], coords, "loss", attrs)
-    )
+    measured = descent.queries.measured
+    attrs = {"long_name": measured, **recorded_settings(config, model)}
+    name = "loss" if measured == "loss" else "value"
+    return TrainingRun(descent.checkpoints(epochs, joined(kept)), labelled_array(losses[:, 0, 0], coords, name, attrs))
 
 
 def descent_of(
     dataset: Dataset | Samples,
     config: TrainingConfig,
     *,
-    queries: Dataset | Samples | None = None,
+    queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
     seeds: Sequence[int] | None = None,
@@ -172,12 +176,12 @@ def descent_of(
     w2: ArrayLike | torch.Tensor | None = None,
 ) -> LinearDescent | ModuleDescent:
     """Return the descent of a linear network or a module from one initial state, or one for each of several seeds."""
-    asked = dataset if queries is None else queries
+    asked = Queries.of(queries, dataset)
     if model is not None:
         if w1 is not None or w2 is not None:
             raise ValueError("w1 and w2 are a linear network's; give a module's weights as one vector, initial=.")
-        return ModuleDescent(model, Samples.of(dataset), Samples.of(asked), config.lr, initial=initial, seeds=seeds)
-    if not (isinstance(dataset, Dataset) and isinstance(asked, Dataset)):
+        return ModuleDescent(model, Samples.of(dataset), asked, config, initial=initial, seeds=seeds)
+    if not isinstance(dataset, Dataset):
         raise TypeError(
             "a linear network needs a theory.Dataset, but Samples were given; give model= to train on them."
         )
@@ -220,9 +224,10 @@ def descend(
         for done, stop in pairwise(stops):
             if done in changes:
                 now = np.stack([w if w.ndim == 1 else w[done] for w in weights])
-                step = descent.step(state, np.tile(now, (starts, 1)))
-            for _ in range(stop - done):
-                step()
+                move = descent.mover(state, np.tile(now, (starts, 1)))
+            for epoch in range(done, stop):
+                for step in descent.steps(epoch):
+                    move(step)
             if stop in saved:
                 record(saved[stop])
                 if progress is not None:
@@ -250,10 +255,18 @@ def sample_weights(
 
 def recorded_settings(config: TrainingConfig, model: TorchModel | None) -> dict[str, object]:
     """Return the settings that a run depends on, to be stored with its results."""
+    settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "max_memory"}
+    default = TrainingConfig()
+    for name in ("batch_size", "optimiser", "schedule"):
+        value = settings.pop(name)
+        if value != getattr(default, name):
+            settings[name] = value if isinstance(value, int) else repr(value)
     if model is None:
-        return asdict(config)
+        return settings
     network = {"model": type(model.module).__name__, "n_parameters": model.n_parameters}
-    return network | {key: getattr(config, key) for key in ("lr", "epochs", "checkpoint_every")}
+    own = ["lr", "epochs", "checkpoint_every", "batch_size", "optimiser", "schedule"]
+    own += ["seed"] * (config.batch_size is not None)
+    return network | {key: settings[key] for key in own if key in settings}
 
 
 def refuse_not_finite(
@@ -269,10 +282,18 @@ def refuse_not_finite(
         return
     at, _, run, query = (int(k) for k in bad[0])
     if epochs[at] == 0:
-        raise ValueError(
-            f"the loss of sample {descent.queries.names[query]!r} is not finite at the initial weights; check the two."
-        )
+        raise ValueError(f"the {_what(descent.queries, query)} is not finite at the initial weights; check the two.")
+    what = _what(descent.queries, query) if descent.queries.measured != "loss" else "loss"
     raise TrainingDiverged(
-        f"the loss of run {names[run]} is not finite at epoch {epochs[at]} with lr={config.lr}; use a smaller "
+        f"the {what} of run {names[run]} is not finite at epoch {epochs[at]} with lr={config.lr}; use a smaller "
         "learning rate."
     )
+
+
+def _what(queries: Queries, position: int) -> str:
+    """Return what is asked at a position, in words."""
+    for query in queries.about:
+        if position < len(query):
+            return f"{query.measured} of sample {query.names[position]!r}"
+        position -= len(query)
+    return f"query {list(queries.functions)[position]!r}"

@@ -135,7 +135,7 @@ def test_figure_11_draws_the_closed_form_over_retraining(results, drawn, has_lin
 
 def test_figure_a_splits_the_influence(results, drawn, has_line):
     shown = FIGURES["a"].data(results)
-    for query in ("2", "3", "4"):
+    for query in ("2", "6", "4"):
         (axes,) = panels(drawn("a"), f"1 on {query}")
         for part in ("within", "between", "total"):
             assert has_line(axes, shown["n"], shown[part].sel(source="1", query=query))
@@ -173,7 +173,7 @@ def test_figure_e3_draws_the_maps_below_the_diagonal_only(results, drawn):
 def test_figure_e4_draws_the_limit_and_what_was_measured(results, drawn, has_line):
     shown = FIGURES["e4"].data(results)
     quadratic, toy = drawn("e4").axes
-    assert has_line(quadratic, shown["fine_stability"], shown["limit"])
+    assert has_line(quadratic, shown["fine_stability"], shown["fine_limit"])
     for decay in shown["decay"].values:
         assert has_line(quadratic, shown["stability"], shown["algorithm_1"].sel(decay=decay))
     assert has_line(toy, shown["stability"], shown["toy_frozen"])

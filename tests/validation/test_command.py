@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import validation.__main__
-import validation.experiment
+import validation.experiments.base
 from theory import Dataset
 from validation import Cost, all_claims, save_dataset, settings_for
 from validation.registry import Check, claim, numerics, theory
@@ -51,7 +51,7 @@ def test_a_family_is_a_choice_too():
 
 def test_the_command_fails_when_a_claim_does(monkeypatch):
     wrong = lambda *_, **__: np.zeros((101, 15, 8))  # noqa: E731
-    monkeypatch.setattr(validation.experiment, "linear_network_solution", wrong)
+    monkeypatch.setattr(validation.experiments.base, "linear_network_solution", wrong)
     result = run_command("--only", "matrix-solution")
     assert result.exit_code == 1
     assert "✗ fails" in result.output

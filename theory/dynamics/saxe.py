@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import exprel
 
 from theory import checks
+from theory.arithmetic import product
 from theory.dynamics.singular_modes import degenerate_blocks, singular_modes
 
 __all__ = [
@@ -57,6 +58,8 @@ class Modes:
 
     def __post_init__(self) -> None:
         values = checks.array("values", self.values, ndim=1)
+        if values.size == 0:
+            raise ValueError("values is empty: a map without modes has nothing to learn.")
         left = checks.matrix("left", self.left, (None, len(values)))
         right = checks.matrix("right", self.right, (None, len(values)))
         strengths = checks.array("initial_strengths", self.initial_strengths, ndim=1)
@@ -90,7 +93,17 @@ def time_constant(n_samples: int, n_outputs: int, lr: float) -> float:
     """
     n_samples = checks.integer("n_samples", n_samples, at_least=1)
     n_outputs = checks.integer("n_outputs", n_outputs, at_least=1)
-    return n_samples * n_outputs / (2 * checks.positive("lr", lr))
+    lr = checks.positive("lr", lr)
+    try:
+        tau = float(product(n_samples, n_outputs, 0.5, over=(lr,)))
+    except (TypeError, OverflowError):  # a whole number that no double holds
+        tau = np.inf
+    if not 0 < tau < np.inf:
+        raise ValueError(
+            f"N O / (2 lr) leaves the range of doubles at n_samples = {n_samples}, n_outputs = {n_outputs} and "
+            f"lr = {lr}; give a learning rate that a training run could use."
+        )
+    return tau
 
 
 def mode_strength(t: ArrayLike, s: ArrayLike, g0: ArrayLike, tau: float) -> Float[np.ndarray, "..."]:
@@ -110,7 +123,8 @@ def mode_strength(t: ArrayLike, s: ArrayLike, g0: ArrayLike, tau: float) -> Floa
     Returns
     -------
     numpy.ndarray
-        g(t) with the broadcast shape, relative error a few eps at every t (no growing exponential is formed).
+        g(t) with the broadcast shape. Relative error a few eps, times 1 + 2 s t / tau while the mode rises (the
+        condition of e^{-2st/tau}); no growing exponential is formed and no intermediate result overflows.
 
     Examples
     --------
@@ -120,12 +134,18 @@ def mode_strength(t: ArrayLike, s: ArrayLike, g0: ArrayLike, tau: float) -> Floa
     t = checks.times("t", t, allow_infinite=True)
     s, g0 = checks.nonnegative("s", s), checks.nonnegative("g0", g0)
     tau = checks.positive("tau", tau)
-    t, s, g0 = np.broadcast_arrays(t, s, g0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        exponent = np.where(s > 0, 2 * s * t / tau, 0.0)
+    t, s, g0 = checks.broadcast(t=t, s=s, g0=g0)
+    with np.errstate(all="ignore"):
+        x = np.where(s > 0, product(2.0, s, t, over=(tau,)), 0.0)
         # (1 - e^{-x}) / s; for small x in the form that holds at s = 0 and keeps its digits at subnormal s
-        saturation = np.where(exponent < 1, 2 * t / tau * exprel(-exponent), -np.expm1(-exponent) / s)
-        grown = g0 / (np.exp(-exponent) + g0 * saturation)
+        early = x < 1
+        saturation = np.where(early, product(2.0, t, exprel(-x), over=(tau,)), product(-np.expm1(-x), over=(s,)))
+        weighted = np.where(early, product(2.0, t, g0, exprel(-x), over=(tau,)), product(g0, -np.expm1(-x), over=(s,)))
+        denominator = np.exp(-x) + weighted
+        grown = g0 / denominator
+        # the same over g0, where the denominator over- or underflows
+        over_g0 = 1 / (np.exp(-(x + np.log(g0))) + saturation)
+        grown = np.where((denominator > 1e-280) & (denominator < np.inf), grown, over_g0)
     return np.where(g0 > 0, grown, 0.0)
 
 
@@ -135,14 +155,19 @@ def half_rise_time(s: ArrayLike, g0: ArrayLike, tau: float) -> Float[np.ndarray,
     Parameters
     ----------
     s, g0
-        Singular values and initial strengths, 0 < g0 < s / 2; they broadcast.
+        Singular values and initial strengths, 0 < g0 <= s / 2; they broadcast.
     tau
         Time constant in epochs.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times in epochs, relative error a few eps up to g0 = s / 2, where they are 0; infinite beyond 1e308.
 
     Raises
     ------
     ValueError
-        If a mode starts at or above half its singular value.
+        If a mode starts above half its singular value.
 
     Examples
     --------
@@ -150,12 +175,16 @@ def half_rise_time(s: ArrayLike, g0: ArrayLike, tau: float) -> Float[np.ndarray,
     >>> round(float(mode_strength(t, 3.0, 1e-6, tau=1200.0)), 12)
     1.5
     """
-    s, g0 = np.broadcast_arrays(checks.nonnegative("s", s), checks.nonnegative("g0", g0))
-    if np.any(g0 <= 0) or np.any(2 * g0 > s):
+    s, g0 = checks.broadcast(s=checks.nonnegative("s", s), g0=checks.nonnegative("g0", g0))
+    tau = checks.positive("tau", tau)
+    if np.any(g0 <= 0) or np.any(g0 > s / 2):
         raise ValueError(
             "half_rise_time needs 0 < g0 <= s / 2: a mode above half its singular value never rises to it."
         )
-    return np.asarray(checks.positive("tau", tau) / (2 * s) * np.log(s / g0 - 1))
+    with np.errstate(over="ignore"):
+        beyond = (s - 2 * g0) / g0  # s - 2 g0 is exact near s / 2, where the logarithm vanishes with it
+        logarithm = np.where(np.isfinite(beyond), np.log1p(beyond), np.log(s) - np.log(g0))
+    return product(0.5, tau, logarithm, over=(s,))
 
 
 def initial_mode_strength(w1: ArrayLike, w2: ArrayLike, u: ArrayLike, v: ArrayLike) -> Float[np.ndarray, " r"]:
@@ -181,8 +210,9 @@ def initial_mode_strength(w1: ArrayLike, w2: ArrayLike, u: ArrayLike, v: ArrayLi
     >>> initial_mode_strength([[0.2]], [[0.2]], [[1.0]], [[1.0]])
     array([0.04])
     """
-    growing = _growing_overlap(w1, w2, u, v)
-    return np.sum(growing**2, axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        strengths = np.sum(_growing_overlap(w1, w2, u, v) ** 2, axis=0)
+    return checks.representable("|W_1 v + W_2^T u|^2 / 4", strengths)
 
 
 def aligned_modes(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, *, deflate: bool = False) -> Modes:
@@ -227,11 +257,13 @@ def aligned_modes(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, *, deflate: bool
             faster = np.linalg.qr(growing[:, : block.start]).Q
             for _ in range(2):  # twice is enough for orthogonality to rounding (Kahan and Parlett)
                 growing[:, block] -= faster @ (faster.T @ growing[:, block])
-        values, rotation = np.linalg.eigh(growing[:, block].T @ growing[:, block])
-        strengths[block] = np.maximum(values[::-1], np.finfo(float).tiny)
-        rotation = rotation[:, ::-1]
+        _, overlaps, turned = np.linalg.svd(growing[:, block], full_matrices=True)
+        squared = np.zeros(block.stop - block.start)
+        with np.errstate(over="ignore"):
+            squared[: len(overlaps)] = overlaps**2
+        strengths[block], rotation = np.maximum(squared, np.finfo(float).tiny), turned.T
         u[:, block], v[:, block] = u[:, block] @ rotation, v[:, block] @ rotation
-    return Modes(u, s, v, strengths)
+    return Modes(u, s, v, checks.representable("|W_1 v + W_2^T u|^2 / 4", strengths))
 
 
 def _growing_overlap(w1: ArrayLike, w2: ArrayLike, u: ArrayLike, v: ArrayLike) -> Float[np.ndarray, "h r"]:
@@ -240,4 +272,5 @@ def _growing_overlap(w1: ArrayLike, w2: ArrayLike, u: ArrayLike, v: ArrayLike) -
         raise ValueError(f"u has {u.shape[1]} columns but v has {v.shape[1]}; give one of each a mode.")
     w1 = checks.matrix("w1", w1, (None, len(v)))
     w2 = checks.matrix("w2", w2, (len(u), len(w1)))
-    return (w1 @ v + w2.T @ u) / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        return checks.representable("W_1 v + W_2^T u", (w1 @ v + w2.T @ u) / 2)

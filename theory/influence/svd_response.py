@@ -240,6 +240,7 @@ def spectral_derivative(
     """
     c = checks.matrix("c", c)
     dc = checks.matrix("dc", dc, c.shape)
+    g, g_prime = checks.function("g", g), checks.function("g_prime", g_prime)
     u, s, v = singular_modes(c) if np.any(c) else (np.empty((len(c), 0)), np.empty(0), np.empty((c.shape[1], 0)))
     gs = _values_of("g", g, s)
     if len(s) < min(c.shape) and (at_zero := float(_values_of("g", g, np.zeros(1))[0])) != 0:
@@ -275,7 +276,11 @@ def _divided_difference(
 
 
 def _values_of(name: str, function: Callable[[np.ndarray], np.ndarray], s: np.ndarray) -> np.ndarray:
-    values = np.asarray(function(s), dtype=np.float64)
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            values = checks.plain(name, function(s)).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} failed at singular values of shape {s.shape}: {error}") from error
     if values.shape != s.shape:
         raise ValueError(f"{name} returned shape {values.shape} for singular values of shape {s.shape}.")
     if not np.isfinite(values).all():

@@ -114,7 +114,7 @@ def monomial_learning_coefficient(k: Sequence[int] | np.ndarray, h: Sequence[int
 
 
 def _whole_numbers(name: str, value: Sequence[int] | np.ndarray, *, at_least: int) -> list[int]:
-    numbers = np.asarray(value)
+    numbers = checks.plain(name, value)
     if numbers.ndim != 1 or numbers.size == 0:
         raise ValueError(f"{name} must be a non-empty list of whole numbers, but its shape is {numbers.shape}.")
     if numbers.dtype.kind not in "iu":

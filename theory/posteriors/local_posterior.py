@@ -90,17 +90,21 @@ def gaussian_influence(
     n_beta = checks.positive("n_beta", n_beta)
     localization = float(checks.nonnegative("localization", checks.array("localization", localization, ndim=0)))
     eigenvalues, vectors = np.linalg.eigh(hessians.mean(axis=0))
-    precision = n_beta * eigenvalues + localization
+    with np.errstate(over="ignore"):
+        precision = checks.representable("n_beta H + gamma", n_beta * eigenvalues + localization)
     if precision[0] <= d * np.finfo(float).eps * np.abs(precision).max():
+        rounding = d * np.finfo(float).eps * np.abs(precision).max()
+        needed, given = checks.told_apart(float(rounding - n_beta * eigenvalues[0]), localization)
         raise ValueError(
             f"the smallest eigenvalue of the mean Hessian is {eigenvalues[0]:.6g}, so at n_beta = {n_beta:.6g} the "
-            f"local posterior exists only for a localization above {-n_beta * eigenvalues[0]:.6g}, but "
-            f"{localization:.6g} was given."
+            f"local posterior exists only for a localization above {needed}, but {given} was given."
         )
-    covariance = (vectors / precision) @ vectors.T
-    shift = -covariance @ (n_beta * gradients.mean(axis=0))
-    at_mean = gradients + hessians @ shift
-    first, second = _loss_covariance_parts(at_mean, hessians, covariance)
+    with np.errstate(over="ignore", invalid="ignore"):
+        covariance = (vectors / precision) @ vectors.T
+        shift = -covariance @ (n_beta * gradients.mean(axis=0))
+        at_mean = gradients + hessians @ shift
+        first, second = _loss_covariance_parts(at_mean, hessians, covariance)
+    checks.representable("the covariance of the losses", first + second)
     return GaussianInfluence(shift, covariance, at_mean, first, second, n_beta)
 
 
@@ -128,8 +132,9 @@ def quadratic_loss_covariance(
     gradients = checks.matrix("gradients", gradients)
     n, d = gradients.shape
     covariance = symmetrised("weight_covariance", checks.matrix("weight_covariance", weight_covariance, (d, d)))
-    first, second = _loss_covariance_parts(gradients, symmetric_hessians(hessians, n, d), covariance)
-    return first + second
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, second = _loss_covariance_parts(gradients, symmetric_hessians(hessians, n, d), covariance)
+        return checks.representable("the covariance of the losses", first + second)
 
 
 def _loss_covariance_parts(

@@ -122,7 +122,9 @@ def total_covariance_gradient(
         [np.einsum("...l,...lij->...ij", pi, cov[..., k : k + 1, :, :] - cov) for k in range(cov.shape[-3])], axis=-3
     )
     between = decompose_moments(pi, mu, cov).between[..., None, :, :]
-    return excess + (centred[..., :, None] * centred[..., None, :] - between)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gradient = excess + (centred[..., :, None] * centred[..., None, :] - between)
+    return checks.representable("the derivative of the total covariance", gradient)
 
 
 def total_covariance_hessian(weights: ArrayLike, means: ArrayLike) -> Float[np.ndarray, "*batch k k d d"]:
@@ -153,8 +155,9 @@ def total_covariance_hessian(weights: ArrayLike, means: ArrayLike) -> Float[np.n
            [ 2., -2.]])
     """
     centred = _centred(*_weights_and_means(weights, means))
-    outer = centred[..., :, None, :, None] * centred[..., None, :, None, :]
-    return -(outer + np.swapaxes(outer, -1, -2))
+    with np.errstate(over="ignore"):
+        outer = centred[..., :, None, :, None] * centred[..., None, :, None, :]
+        return checks.representable("the second derivative", -(outer + np.swapaxes(outer, -1, -2)))
 
 
 def decompose_moments(
@@ -162,10 +165,13 @@ def decompose_moments(
 ) -> MixtureCovariance:
     """Return what `decompose_covariance` does of moments that are known to be in order."""
     first, second = np.triu_indices(pi.shape[-1], 1)
-    root = np.sqrt(pi[..., first] * pi[..., second])[..., None] * (mu[..., first, :] - mu[..., second, :])
-    between = np.einsum("...pi,...pj->...ij", root, root)
-    within = np.einsum("...k,...kij->...ij", pi, cov)
-    return MixtureCovariance(within, between, within + between, root)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shares = np.sqrt(pi[..., first]) * np.sqrt(pi[..., second])  # the product of both could underflow
+        root = shares[..., None] * (mu[..., first, :] - mu[..., second, :])
+        between = np.einsum("...pi,...pj->...ij", root, root)
+        within = np.einsum("...k,...kij->...ij", pi, cov)
+        total = checks.representable("the total covariance", within + between)
+    return MixtureCovariance(within, between, total, root)
 
 
 def _centred(pi: Float[np.ndarray, "*b k"], mu: Float[np.ndarray, "*m k d"]) -> Float[np.ndarray, "*n k d"]:

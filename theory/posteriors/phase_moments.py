@@ -90,6 +90,8 @@ def sampled_decomposition(losses: ArrayLike, phases: ArrayLike) -> SampledMixtur
     origin = losses.mean(axis=0)
     x = losses - origin
     x -= x.mean(axis=0)  # a second pass removes what rounding left of a large offset
+    unit = np.ldexp(1.0, int(np.frexp(np.abs(x).max())[1]))  # so that no fourth power leaves the range
+    x /= unit
     means = share.T @ x / mass[:, None]
     rooted = np.sqrt(share).T[:, :, None] * (x - means[:, None])
     covariances = np.swapaxes(rooted, 1, 2) @ rooted / mass[:, None, None]
@@ -104,9 +106,10 @@ def sampled_decomposition(losses: ArrayLike, phases: ArrayLike) -> SampledMixtur
         for square, influence in zip(squares, (within, total - within, total), strict=True):
             square += np.sum(influence**2, axis=0)
     errors = np.sqrt(squares / n / (n - 1))
-    return SampledMixture(
-        weights, origin + means, covariances, parts.within, parts.between, parts.total, errors[0], errors[1], errors[2]
-    )
+    scaled = (covariances, parts.within, parts.between, parts.total, *errors)
+    with np.errstate(over="ignore"):
+        squared = [checks.representable("the covariance of the losses", a * unit * unit) for a in scaled]
+    return SampledMixture(weights, origin + unit * means, *squared)
 
 
 def quadratic_loss_moments(
@@ -166,11 +169,13 @@ def quadratic_loss_moments(
     curvature = np.einsum("kpa,npq,kqb->knab", root, h, root, optimize=True)
     means = np.einsum("knp,kp->kn", slope / 2 + b, m) + c + np.trace(curvature, axis1=2, axis2=3) / 2
     features = np.concatenate([(slope + b) @ root, curvature.reshape(*curvature.shape[:2], p * p) / np.sqrt(2)], axis=2)
-    return means, features @ np.swapaxes(features, 1, 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = means, features @ np.swapaxes(features, 1, 2)
+    return checks.representable("the mean of a loss", moments[0]), checks.representable("a covariance", moments[1])
 
 
 def _responsibilities(phases: ArrayLike, n: int) -> Float[np.ndarray, "n k"]:
-    value = np.asarray(phases)
+    value = checks.plain("phases", phases)
     if value.ndim not in (1, 2) or len(value) != n:
         raise ValueError(f"phases has shape {value.shape}, but ({n},) or ({n}, phases) is needed for {n} draws.")
     if value.ndim == 2:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from theory import checks
+from theory.arithmetic import product
 
 __all__ = [
     "Crossing",
@@ -59,7 +60,8 @@ def free_energy(
     array([2.    , 3.2183])
     """
     n, losses, lambdas, multiplicities, constants = _expansion(n, losses, lambdas, multiplicities, constants)
-    return n * losses + _slow_terms(n, lambdas, multiplicities, constants)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return checks.representable("the free energy", n * losses + _slow_terms(n, lambdas, multiplicities, constants))
 
 
 def phase_weights(
@@ -90,11 +92,18 @@ def phase_weights(
     array([[0.5, 0.5],
            [0. , 1. ]])
     """
-    n = np.asarray(checks.array("n", n))[..., None]
-    n, losses, lambdas, multiplicities, constants = _expansion(n, losses, lambdas, multiplicities, constants)
-    with np.errstate(over="ignore"):  # an excess that overflows is a weight of zero
-        excess = n * (losses - losses.min(axis=-1, keepdims=True))
-    return special.softmax(-(excess + _slow_terms(n, lambdas, multiplicities, constants)), axis=-1)
+    sizes = np.asarray(checks.array("n", n))[..., None]
+    sizes, loss, slope, power, offset = _expansion(sizes, losses, lambdas, multiplicities, constants)
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = sizes * loss + _slow_terms(sizes, slope, power, offset)
+        if energy.size:
+            checks.representable("the free energy of every phase", energy.min(axis=-1))
+            # Term by term relative to the winner: what a phase shares with it would cost digits and counts for nothing.
+            winner = energy.argmin(axis=-1)[..., None]
+            terms = (a - np.take_along_axis(a, winner, axis=-1) for a in (loss, slope, power, offset))
+            loss, slope, power, offset = terms
+            energy = sizes * loss + _slow_terms(sizes, slope, 1 + power, offset)
+    return special.softmax(-energy, axis=-1)
 
 
 def _expansion(n: ArrayLike, *terms: ArrayLike) -> tuple[np.ndarray, ...]:
@@ -106,7 +115,7 @@ def _expansion(n: ArrayLike, *terms: ArrayLike) -> tuple[np.ndarray, ...]:
         raise ValueError(f"n must be at least 1, but {n.min()} was given: the expansion holds for large n.")
     if values[2].size and values[2].min() < 1:
         raise ValueError(f"a multiplicity is at least 1, but {values[2].min()} was given.")
-    n, *values = np.broadcast_arrays(n, *values)
+    n, *values = checks.broadcast(n=n, **dict(zip(names, values, strict=True)))
     if np.any((n == 1) & (values[2] > 1)):
         raise ValueError("log log n has no value at n = 1; give n > 1 where a multiplicity exceeds 1.")
     return n, *values
@@ -135,7 +144,7 @@ def transition_sample_size(
     Returns
     -------
     numpy.ndarray
-        n*, relative error a few eps times n* c / (n* c - 1), the condition number; infinite beyond 1e308. In an array,
+        n*, relative error a few eps times n* c / (n* c - 1), the condition number; infinite beyond 1e308. In an array
         nan marks pairs without transition.
 
     Raises
@@ -150,10 +159,10 @@ def transition_sample_size(
     >>> float(n.round(4)), bool(np.isclose(np.log(n) / n, 0.1))
     (35.7715, True)
     """
-    delta_loss, delta_lambda, delta_constant = np.broadcast_arrays(
-        checks.array("delta_loss", delta_loss),
-        checks.array("delta_lambda", delta_lambda),
-        checks.array("delta_constant", delta_constant),
+    delta_loss, delta_lambda, delta_constant = checks.broadcast(
+        delta_loss=checks.array("delta_loss", delta_loss),
+        delta_lambda=checks.array("delta_lambda", delta_lambda),
+        delta_constant=checks.array("delta_constant", delta_constant),
     )
     if np.any(delta_loss >= 0) or np.any(delta_lambda <= 0):
         raise ValueError(
@@ -163,23 +172,45 @@ def transition_sample_size(
         )
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         c, shift = -delta_loss / delta_lambda, delta_constant / delta_lambda
-        excess = shift - (np.log(c) + 1)
-        n = np.where(np.isposinf(excess), np.inf, _larger_root(np.asarray(excess)) / c)
+        representable = (c > 0) & (c < np.inf)
+        log_c = np.where(representable, np.log(c), np.log(-delta_loss) - np.log(delta_lambda))
+        root = _larger_root(np.asarray(shift - (log_c + 1)))
+        n = np.where(representable, root / c, product(root, delta_lambda, over=(-delta_loss,)))
+        n = np.where(np.isposinf(shift), product(delta_constant, over=(-delta_loss,)), n)  # log n counts for nothing
     if n.ndim == 0 and np.isnan(n):
         raise ValueError(
-            f"c = -delta_loss / delta_lambda = {c:.6g} is not below {np.exp(shift - 1):.6g}, so the phase of lower "
+            f"c = -delta_loss / delta_lambda {_relation(float(c), float(log_c), float(shift))}, so the phase of lower "
             "loss has the lower free energy at every n and there is no transition."
         )
     return n
 
 
+def _relation(c: float, log_c: float, shift: float) -> str:
+    """Say in which digits, or logarithms, c is not below exp(shift - 1)."""
+    with np.errstate(over="ignore", under="ignore"):
+        limit = float(np.exp(shift - 1))
+    if 0 < limit < np.inf and 0 < c < np.inf and c != limit:
+        return "= {} is not below {}".format(*checks.told_apart(c, limit))
+    return "has the logarithm {}, which is not below {}".format(*checks.told_apart(log_c, shift - 1))
+
+
 def _larger_root(excess: np.ndarray) -> np.ndarray:
     """Return y > 1 with y - 1 - log y = excess, nan where excess <= 0; that is -W_{-1}(-exp(-1 - excess))."""
     excess = np.where(excess > 0, excess, np.nan)
-    u = excess + np.sqrt(2 * excess)  # above the root, so that Newton's iteration on a convex function decreases to it
+    u = excess + np.sqrt(2) * np.sqrt(
+        excess
+    )  # above the root, so that Newton's iteration on a convex function decreases to it
     for _ in range(12):
         u = u - (u - np.log1p(u) - excess) * (1 + u) / u
     return np.asarray(1 + u)
+
+
+def _smaller_root(excess: float) -> float:
+    """Return y < 1 with y - 1 - log y = excess > 0, from z = -log y, in which Newton's iteration decreases to it."""
+    z = min(1 + excess, excess + np.sqrt(2 * excess))
+    for _ in range(12):
+        z -= (z + np.expm1(-z) - excess) / -np.expm1(-z)
+    return float(np.exp(-z))
 
 
 @dataclass(frozen=True)
@@ -235,8 +266,7 @@ def type_b_transition(delta_lambda: float, delta_multiplicity: float = 0.0, delt
                 roots = [-ratio * float(special.wrightomega(-level))]
             else:  # y - log y = level
                 larger = float(_larger_root(np.asarray(level - 1)))
-                smaller = -float(np.real(special.lambertw(-np.exp(-level))))
-                roots = [] if np.isnan(larger) else [ratio * smaller, ratio * larger]
+                roots = [] if np.isnan(larger) else [ratio * _smaller_root(float(level - 1)), ratio * larger]
     return Crossing(winner, tuple(root for root in roots if root > 0))
 
 
@@ -276,7 +306,15 @@ def product_moments(
         within = (v ** (2 * power) * special.hyp1f1(s, s + 1, -(v**2)) / (2 * s)) @ _GAUSS_WEIGHTS / 2
         moments.append(np.where(a > 8, beyond, within))
     z, first, second = moments
-    return np.asarray(np.log(z)), np.asarray(first / z), np.asarray(second / z - (first / z) ** 2)
+    # 1 - Z to all its digits where it is small, from the moments 1 / (2k + 1)^2 of K^k
+    order = np.arange(1, 24)
+    few = np.minimum(n, 1.0)[..., None] ** order
+    below = (few * ((-1.0) ** order / (special.factorial(order) * (2 * order + 1) ** 2))).sum(axis=-1)
+    return (
+        np.asarray(np.where(n < 1, np.log1p(below), np.log(z))),
+        np.asarray(first / z),
+        np.asarray(second / z - (first / z) ** 2),
+    )
 
 
 def power_moments(
@@ -303,11 +341,20 @@ def power_moments(
     n, k = checks.nonnegative("n", n), checks.integer("k", k, at_least=1)
     if np.any(n == 0):
         raise ValueError("n must be positive: at n = 0 the half-line has no normalised posterior.")
-    if not bound > 0:
+    limit = checks.times("bound", bound, allow_infinite=True)
+    if limit.ndim or not limit > 0:
         raise ValueError(f"bound must be positive (or infinite), but {bound} was given.")
     s = 1 / (2 * k)
-    x = n * float(bound) ** (2 * k)
-    mass, first, second = (special.gammainc(s + power, x) for power in range(3))
-    mean = s * first / mass
-    log_z = special.gammaln(1 + s) - s * np.log(n) + np.log(mass)
-    return np.asarray(log_z), np.asarray(mean), np.asarray(s * (s + 1) * second / mass - mean**2)
+    with np.errstate(over="ignore", under="ignore"):
+        x = (n**s * limit) ** (2 * k)
+    few = x < 1e-8  # the posterior is all but uniform, and ratios of the masses would be of numbers that underflow
+    mass, first, second = (special.gammainc(s + power, np.where(few, 1.0, x)) for power in range(3))
+    small = np.where(few, x, 0.0)
+    mean = np.where(few, small * s / (s + 1) * (1 - small / (s + 1) / (s + 2)), s * first / mass)
+    late = np.where(few, 0.0, mean)
+    spread = np.where(few, small * small * s / (s + 1) ** 2 / (s + 2), s * (s + 1) * second / mass - late**2)
+    with np.errstate(invalid="ignore"):
+        log_z = np.where(
+            few, np.log(limit) - small * s / (s + 1), special.gammaln(1 + s) - s * np.log(n) + np.log(mass)
+        )
+    return np.asarray(log_z), np.asarray(mean), np.asarray(spread)

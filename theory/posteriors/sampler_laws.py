@@ -40,10 +40,13 @@ class StationaryLaw:
         Matrix M, shape (d, d), with w - <w> = M z for independent unit autoregressive processes z_a.
     autocorrelations
         Their lag-one autocorrelations rho_a = 1 - s_a / 2, ascending, shape (d,).
+    drifts
+        The s_a themselves, which short steps round off from the autocorrelations.
     """
 
     modes: np.ndarray
     autocorrelations: np.ndarray
+    drifts: np.ndarray
 
     @property
     def covariance(self) -> Float[np.ndarray, "d d"]:
@@ -53,7 +56,7 @@ class StationaryLaw:
     @property
     def autocorrelation_times(self) -> Float[np.ndarray, " d"]:
         """Integrated autocorrelation times (1 + rho) / (1 - rho) of the modes, in steps."""
-        return (1 + self.autocorrelations) / (1 - self.autocorrelations)
+        return 4 / self.drifts - 1
 
 
 def stationary_law(precision: ArrayLike, step: ArrayLike) -> StationaryLaw:
@@ -102,12 +105,13 @@ def stationary_law(precision: ArrayLike, step: ArrayLike) -> StationaryLaw:
             f"{np.linalg.eigvalsh(precision)[0]:.6g}; raise the localization."
         )
     if s[-1] >= 4:
+        largest, factor = (checks.told_apart(float(x), y)[0] for x, y in ((s[-1], 4.0), (s[-1] / 4, 1.0)))
         raise ValueError(
-            f"the chain diverges: step times precision has eigenvalue {s[-1]:.6g}, but it must be below 4; shorten the "
-            f"steps by a factor of more than {s[-1] / 4:.6g}."
+            f"the chain diverges: step times precision has eigenvalue {largest}, but it must be below 4; shorten the "
+            f"steps by a factor of more than {factor}."
         )
     s, vectors = s[::-1], vectors[:, ::-1]
-    return StationaryLaw(root[:, None] * vectors / np.sqrt(s * (1 - s / 4)), 1 - s / 2)
+    return StationaryLaw(root[:, None] * vectors / np.sqrt(s * (1 - s / 4)), 1 - s / 2, s)
 
 
 def loss_autocorrelation_times(
@@ -137,10 +141,15 @@ def loss_autocorrelation_times(
     >>> loss_autocorrelation_times([[1.0], [0.0]], [[[0.0]], [[1.0]]], stationary_law([[1.0]], 0.4)).round(6)
     array([9.      , 4.555556])
     """
+    law = _checked_law(law)
     gradients = checks.matrix("gradients", gradients, (None, len(law.modes)))
     hessians = symmetric_hessians(hessians, *gradients.shape)
-    linear = (gradients @ law.modes) ** 2
-    quadratic = (law.modes.T @ hessians @ law.modes) ** 2 / 2
+    along, curved = gradients @ law.modes, law.modes.T @ hessians @ law.modes
+    # a loss in its own units: its scale does not count, and its fourth power could leave the range
+    unit = np.maximum(np.abs(along).max(axis=1), np.abs(curved).max(axis=(1, 2)))
+    unit = np.where(unit > 0, unit, 1.0)
+    linear = (along / unit[:, None]) ** 2
+    quadratic = (curved / unit[:, None, None]) ** 2 / 2
     summed = linear @ law.autocorrelation_times + np.einsum("nab,ab->n", quadratic, _pair_times(law))
     variance = linear.sum(axis=1) + quadratic.sum(axis=(1, 2))
     return np.divide(summed, variance, out=np.full(len(gradients), np.nan), where=variance > 0)
@@ -165,19 +174,30 @@ def covariance_standard_error(gradients: ArrayLike, law: StationaryLaw, draws: i
     >>> covariance_standard_error([[1.0]], stationary_law([[1.0]], 2.0), draws=200)
     array([[0.2]])
     """
+    law = _checked_law(law)
     along = checks.matrix("gradients", gradients, (None, len(law.modes))) @ law.modes
     draws = checks.integer("draws", draws, at_least=2)
+    unit = np.abs(along).max(axis=1)
+    along = along / np.where(unit > 0, unit, 1.0)[:, None]
     times = _pair_times(law)
     # sum over lags k of c_ii(k) c_jj(k) + c_ij(k)^2, c_ij(k) = sum_a along_ia along_ja rho_a^|k|
     own = along**2 @ times @ (along**2).T
     products = along[:, None] * along
     crossed = np.einsum("ija,ab,ijb->ij", products, times, products, optimize=True)
-    return np.sqrt((own + crossed) / draws)
+    with np.errstate(over="ignore"):
+        errors = np.sqrt((own + crossed) / draws) * unit[:, None] * unit
+    return checks.representable("the standard error", errors)
+
+
+def _checked_law(law: StationaryLaw) -> StationaryLaw:
+    return checks.instance("law", law, StationaryLaw, made_by="stationary_law(precision, step)")
 
 
 def _pair_times(law: StationaryLaw) -> Float[np.ndarray, "d d"]:
-    pairs = np.outer(law.autocorrelations, law.autocorrelations)
-    return (1 + pairs) / (1 - pairs)
+    """Return (1 + rho_a rho_b) / (1 - rho_a rho_b), whose denominator would cancel at short steps."""
+    s = law.drifts
+    lost = (s[:, None] + s) / 2 - s[:, None] * s / 4
+    return (2 - lost) / lost
 
 
 @dataclass(frozen=True)
@@ -233,11 +253,15 @@ def adaptive_limit(
     >>> round(limit.variance_ratio, 4)
     1.4438
     """
+    checks.function("log_posterior", log_posterior), checks.function("loss_gradient", loss_gradient)
     damping = checks.positive("damping", damping)
+    limits = checks.array("bounds", bounds, ndim=1)
+    if limits.shape != (2,):
+        raise ValueError(f"bounds must be two numbers, a lower and an upper limit, but its shape is {limits.shape}.")
 
     def moments(log_density: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
         law = tempered_posterior(
-            lambda w: w, [[list(bounds)]], 0.0, log_prior=lambda w: log_density(w[:, 0]), sample_weights=[0.0]
+            lambda w: w, limits.reshape(1, 1, 2), 0.0, log_prior=lambda w: log_density(w[:, 0]), sample_weights=[0.0]
         )
         return law.mean.item(), law.covariance.item()
 

@@ -86,8 +86,11 @@ def phase_transition(mean_u: ArrayLike, mean_v: ArrayLike, cov_u: ArrayLike, cov
     mean_v, cov_v = _moments("mean_v", mean_v, "cov_v", cov_v)
     if mean_u.shape[-1] != mean_v.shape[-1]:
         raise ValueError(f"mean_u has {mean_u.shape[-1]} observables but mean_v has {mean_v.shape[-1]}.")
-    d = mean_u - mean_v
-    jump, u, v = np.broadcast_arrays(d[..., :, None] * d[..., None, :], cov_u, cov_v)
+    checks.broadcast(mean_u=mean_u, mean_v=mean_v)
+    with np.errstate(over="ignore", invalid="ignore"):
+        d = mean_u - mean_v
+        checks.representable("(mean_u - mean_v)^2 plus the covariances", d * d + _largest(cov_u) + _largest(cov_v))
+    jump, u, v = checks.broadcast(mean_jump=d[..., :, None] * d[..., None, :], cov_u=cov_u, cov_v=cov_v)
     change, size = u - v, np.abs(jump)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         position = np.where(jump == 0, np.nan, 0.5 + change / jump / 2)
@@ -98,6 +101,10 @@ def phase_transition(mean_u: ArrayLike, mean_v: ArrayLike, cov_u: ArrayLike, cov
     return PhaseTransition(
         position, value, jump > 0, jump < 0, inside, inside & (excess > 0), _sign_flips(u, u + v + jump, v)
     )
+
+
+def _largest(cov: Float[np.ndarray, "*batch d d"]) -> float:
+    return float(np.abs(cov).max(initial=0.0))
 
 
 def _sign_flips(u: np.ndarray, b: np.ndarray, v: np.ndarray) -> Float[np.ndarray, "*batch 2"]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from numerics import MALA, Checkpoints, estimate_learning_coefficient, extrapolate_learning_coefficient
+from numerics import (
+    MALA,
+    SGLD,
+    Checkpoints,
+    RMSPropSGLD,
+    StepSizeWarning,
+    estimate_learning_coefficient,
+    extrapolate_learning_coefficient,
+)
 from numerics.curvature.linear import hessian
 from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
 from validation.charts import Plot, Series, curves
-from validation.registry import Check, Cost, claim, numerics, theory
-from validation.toy import ToyExperiment
+from validation.experiments.toy import ToyExperiment
+from validation.registry import QUADRATURE, Check, Cost, Reading, claim, numerics, theory
 
 __all__: list[str] = []
 
@@ -54,14 +63,17 @@ def smallest_networks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             rtol=1e-6 if rank == 0 else 1e-4,
         )
         found = float(n * exact.mean[0])
+        allowed = 1e-6 if rank == 0 else 1e-3
         correction = (multiplicity - 1) / (np.log(n) + np.log(81) + np.euler_gamma + 2 * np.log(2))
         yield Check(
             f"rank {rank}: n E[K] - (lambda - (m - 1) / (log n + c))",
             found - (float(value) - correction),
-            low=-0.01,
-            high=0.01,
-            why="c = log 81 + gamma + 2 log 2 on a square of side 3 for rank 0; corrections of order 1 / n and the "
-            "quadrature's 1e-4 for rank 1",
+            low=-allowed,
+            high=allowed,
+            why="c = log 81 + gamma + 2 log 2 on a square of side 3 for rank 0, exact up to e^-n, quadrature 1e-6; "
+            "corrections "
+            "of order 1 / n and the quadrature's 1e-4 for rank 1",
+            roomy=QUADRATURE,
         )
     n_values = np.geomspace(10.0, 1e8, 50)
     log_z = product_moments(n_values)[0]
@@ -156,6 +168,77 @@ def _measured(
         seed=seed,
     ).isel(epoch=0)
     return tuple(float(found[name]) for name in ("learning_coefficient", "standard_error", "r_hat"))  # type: ignore[return-value]
+
+
+_SHORT, _LONG = "short steps, a tenth of SGLD's limit, a = 0.01", "long steps, at SGLD's limit, a = 0.1"
+
+
+@claim(
+    "rmsprop-against-sgld",
+    "RMSProp-SGLD is superior to vanilla SGLD for estimating the learning coefficient.",
+    source="paper C.2",
+    compares=(
+        theory("Aoyagi's formula"),
+        numerics("both samplers at equal step / a on 3-2-3 and 4-3-4 networks of rank 1"),
+    ),
+    metric="distance of the estimate from Aoyagi's coefficient, relative",
+    corrected="at long steps, where SGLD spreads too far along steep directions, it is the better one; at short steps "
+    "it keeps "
+    "a bias of 40 % that SGLD has not",
+    readings=(Reading(_SHORT), Reading(_LONG, right=True)),
+    cost=Cost.FULL,
+)
+def rmsprop_against_sgld(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Estimate the coefficient of two networks with both samplers at a short and a long step."""
+    n_beta, shown = 1e3, []
+    for widths in ((3, 2, 3), (4, 3, 4)):
+        data, minimum = _minimum(widths, 1)
+        exact = float(learning_coefficient(widths, 1)[0])
+        for share, a, reading in ((0.1, 0.01, _SHORT), (1.0, 0.1, _LONG)):
+            step = share * 4 / (n_beta * 9)
+            results = []
+            for sampler in (
+                SGLD(step, n_beta, localization=1.0),
+                RMSPropSGLD(a * step, n_beta, localization=1.0, stability=a),
+            ):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", StepSizeWarning)  # the long step is at the limit on purpose
+                    found = estimate_learning_coefficient(
+                        data,
+                        minimum,
+                        sampler,
+                        chains=32,
+                        draws=3000,
+                        burn_in=1000,
+                        thin=2,
+                        seed=experiment.settings.seed,
+                    ).isel(epoch=0)
+                results.append([float(found[n]) / exact for n in ("learning_coefficient", "standard_error")])
+            (plain, plain_error), (adaptive, adaptive_error) = results
+            name = "-".join(map(str, widths))
+            less = abs(adaptive - 1) - abs(plain - 1)
+            yield Check(
+                f"{name}, {reading}: relative distance from {exact:g}, RMSProp-SGLD ({adaptive:.2f}) less SGLD "
+                f"({plain:.2f})",
+                less,
+                low=0.0 if reading == _SHORT else -np.inf,
+                high=np.inf if reading == _SHORT else 0.0,
+                why="negative where RMSProp-SGLD is the closer one",
+                error=float(np.hypot(plain_error, adaptive_error)),
+                reading=reading,
+                roomy="a sign is claimed" if abs(less) > 15 * float(np.hypot(plain_error, adaptive_error)) else "",
+            )
+            shown.append((f"{name}\n{'short' if reading == _SHORT else 'long'}", plain, adaptive))
+    labels = np.array([row[0] for row in shown])
+    yield Plot(
+        "Estimate over Aoyagi's coefficient",
+        "network and step",
+        "ratio",
+        (
+            Series("SGLD", labels, np.array([row[1] for row in shown]), style="bars"),
+            Series("RMSProp-SGLD", labels, np.array([row[2] for row in shown]), style="points"),
+        ),
+    )
 
 
 @claim(

@@ -254,3 +254,20 @@ def test_any_bytes_end_in_a_sentence(tmp_path_factory, content, ending, cut):
     except ValueError as error:
         said = str(error)
     assert said == "" or str(path) in said or "epoch 1" in said
+
+
+def test_states_in_memory_are_read_by_name():
+    states = [saved_module(step).state_dict() for step in (0, 3)]
+    shuffled = [dict(reversed(list(state.items()))) for state in states]
+    run = ModuleCheckpoints.of_states([0, 3], TorchModel(net()), shuffled)
+    x = torch.randn(5, 3)
+    assert torch.equal(run.model_at(1).outputs(run.weights_at(1), x), saved_module(3).eval()(x))
+    for change, match in (
+        (lambda state: state.pop("0.bias"), "lacks 0.bias"),
+        (lambda state: state.update(more=torch.zeros(1)), "has more, which the module does not have"),
+        (lambda state: state.update({"0.bias": torch.zeros(9)}), r"0.bias has shape \(9,\) in a state, but \(4,\)"),
+    ):
+        wrong = dict(states[0])
+        change(wrong)
+        with pytest.raises(ValueError, match=match):
+            ModuleCheckpoints.of_states([0], TorchModel(net()), [wrong])

@@ -143,7 +143,7 @@ def test_an_interrupted_run_leaves_nothing_behind():
         (lambda d: leave_one_out(d, SMALL, sources=["sample-0"] * 2), ValueError, "sources names 'sample-0' twice"),
         (lambda d: leave_one_out(d, SMALL, sources=["dog"]), KeyError, "no sample is called 'dog'"),
         (lambda d: leave_one_out(d, SMALL, epsilon=np.nan), ValueError, "epsilon holds a non-finite value"),
-        (lambda d: leave_one_out(d, SMALL, queries=hierarchical_dataset()), ValueError, "queries have 8 inputs and 15"),
+        (lambda d: leave_one_out(d, SMALL, queries=hierarchical_dataset()), ValueError, "queries have inputs of shape"),
         (lambda d: leave_group_out(d, {}, SMALL), ValueError, "groups is empty"),
         (lambda d: leave_group_out(d, {"g": []}, SMALL), ValueError, "group 'g' is empty"),
         (lambda d: leave_group_out(d, {"g": ["sample-1"] * 2}, SMALL), ValueError, "group 'g' names 'sample-1' twice"),

@@ -19,6 +19,7 @@ from numerics import (
     per_sample_losses,
     timed_ablation,
     train,
+    training,
     unrolled_influence,
 )
 from theory import Dataset, hierarchical_dataset
@@ -181,7 +182,7 @@ class Placement(torch.overrides.TorchFunctionMode):
     """Note every tensor that descent makes without saying where, and every one that leaves without passing the CPU."""
 
     MADE = ("tensor", "zeros", "ones", "empty", "full", "eye", "arange", "linspace", "randn", "rand", "as_tensor")
-    CODE = ("descent", "linear_descent", "module_descent", "linearised_descent", "training", "retraining")
+    CODE = tuple(path.stem for path in Path(training.__file__).parent.glob("*.py"))
 
     def __init__(self):
         self.astray, self.brought = set(), []
@@ -192,7 +193,7 @@ class Placement(torch.overrides.TorchFunctionMode):
         name = getattr(function, "__name__", "")
         if name == "cpu":
             self.brought.append(result)
-        if Path(code.co_filename).stem in (*self.CODE, "unrolled_influence"):
+        if Path(code.co_filename).stem in self.CODE:
             nowhere = name in self.MADE and "device" not in (keywords or {})
             left = name == "numpy" and not any(arguments[0] is tensor for tensor in self.brought)
             if nowhere or left:

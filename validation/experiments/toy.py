@@ -9,9 +9,10 @@ from typing import TypeVar
 import numpy as np
 import xarray as xr
 
+from numerics import branching_epochs, representation_embedding
 from theory import hierarchical_dataset, hierarchical_structure
 from theory.trajectories import labelled_array, trajectory
-from validation.experiment import Experiment, Settings
+from validation.experiments.base import Experiment, Settings
 
 __all__ = [
     "BRANCHES",
@@ -96,6 +97,22 @@ class ToyExperiment(Experiment):
     def mode_strengths(self) -> xr.Dataset:
         """As `Experiment.strengths`, with the level of the tree that each mode distinguishes."""
         return self.strengths.assign_coords(level=("mode", hierarchical_structure().levels))
+
+    @property
+    def transitions(self) -> xr.DataArray:
+        """As `Experiment.half_rise_times`, dims (mode), with the level of the tree that each mode distinguishes."""
+        epochs = self.half_rise_times
+        labelled = labelled_array(epochs, {"mode": range(len(epochs))}, "half-rise time", {"units": "epochs"})
+        return labelled.assign_coords(level=("mode", hierarchical_structure().levels))
+
+    def branching(self, fraction: float = 0.5) -> xr.DataArray:
+        """Epochs at which the hidden representations of `BRANCHES` are that far apart, see `branching_epochs`."""
+        return branching_epochs(self.dataset, self.checkpoints, BRANCHES, fraction=fraction)
+
+    def embedding(self, dims: int = 2, leave_out: Sequence[str] = ()) -> xr.DataArray:
+        """Hidden representations over training in few dimensions, of all samples but those left out."""
+        shown = self.dataset.without(list(leave_out)) if leave_out else self.dataset
+        return representation_embedding(shown, self.checkpoints, dims=dims)
 
     def learned(self, maps: np.ndarray) -> np.ndarray:
         """Return the learned share of the root and of each distinction on dog's path, shape (T, 4).

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from numerics import Checkpoints, LeaveOneOutCorrelation, RMSPropSGLD, SweepGrid, sweep
-from theory import Dataset
+from numerics import LeaveOneOutCorrelation, RMSPropSGLD, SweepGrid, sweep
+from validation.experiments.base import Experiment
 
 __all__ = ["SweepSettings", "leave_one_out_sweeps"]
 
@@ -27,6 +27,8 @@ class SweepSettings:
         The main grid, at the decay rate and stability constant of the toy experiment's sampler.
     decays, stabilities, side_step_sizes, side_chains, side_draws
         The side grid, at the n_beta and localization of the toy experiment's sampler.
+    every
+        Of the experiment's checkpoints, one in so many is sampled.
     seed
         Seed of the sampler.
     processes
@@ -43,6 +45,7 @@ class SweepSettings:
     side_step_sizes: tuple[float, ...] = (1e-7, 1e-6, 1e-5, 1e-4)
     side_chains: int = 4
     side_draws: int = 400
+    every: int = 1
     seed: int = 0
     processes: bool = True
 
@@ -68,10 +71,7 @@ class SweepSettings:
 
 
 def leave_one_out_sweeps(
-    dataset: Dataset,
-    checkpoints: Checkpoints,
-    retrained: xr.DataArray,
-    sampler: RMSPropSGLD,
+    experiment: Experiment,
     settings: SweepSettings,
     *,
     device: str = "cpu",
@@ -82,10 +82,8 @@ def leave_one_out_sweeps(
 
     Parameters
     ----------
-    dataset, checkpoints, retrained
-        The toy model, and leave-one-out at the same epochs.
-    sampler
-        What the grids leave open.
+    experiment
+        Trained and retrained network, and the sampler's hyper-parameters that a grid leaves open.
     settings
         The grids.
     device
@@ -103,14 +101,16 @@ def leave_one_out_sweeps(
         ``side_reason`` say why.
     """
     on_cpu = device == "cpu"
+    sampler, epochs = experiment.settings.sampler, experiment.epochs[:: settings.every]
+    measure = LeaveOneOutCorrelation(experiment.retrained.sel(epoch=epochs))
     found = []
     for name, grid in zip(("main", "side"), settings.grids(sampler), strict=True):
         with ThreadPoolExecutor(1) as one:
             result = sweep(
-                dataset,
-                checkpoints,
+                experiment.dataset,
+                experiment.checkpoints.at(epochs),
                 grid,
-                measure=LeaveOneOutCorrelation(retrained),
+                measure=measure,
                 sampler=replace(sampler, adaptation=None),
                 seed=settings.seed,
                 device=device,

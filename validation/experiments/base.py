@@ -7,7 +7,7 @@ same initial weights, the sampled Bayesian influence, the classical influence at
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from theory import (
     Modes,
     aligned_modes,
     brief_ablation_trajectory,
+    half_rise_time,
     influence_trajectory,
     leave_one_out_trajectory,
     linear_network_solution,
@@ -233,6 +234,11 @@ class Experiment:
             }
         ).assign_coords(value=("mode", modes.values))
 
+    @property
+    def half_rise_times(self) -> np.ndarray:
+        """Epochs at which the closed form has each mode at half its strength."""
+        return half_rise_time(self.modes.values, self.modes.initial_strengths, self.tau)
+
     @cached_property
     def mean_strength(self) -> float:
         """One initial strength for all modes: the mean of the effective ones."""
@@ -264,9 +270,16 @@ class Experiment:
     def closed_brief_ablation(self) -> xr.DataArray:
         """Brief ablation from the actual initial weights, without descent."""
         self._announce("integrating every brief ablation")
+        return self.solved_brief_ablation(self.settings.every)
+
+    def solved_brief_ablation(self, every: int, sources: Sequence[str] | None = None) -> xr.DataArray:
+        """Brief ablation from the actual initial weights, with a start every so many epochs."""
         w1, w2 = self.initial_weights
-        starts, window = self.briefly_ablated["epoch"].values, self.settings.window
-        return brief_ablation_trajectory(self.dataset, starts, tau=self.tau, w1=w1, w2=w2, window=window)
+        window = self.settings.window
+        starts = np.arange(0, self.settings.training.epochs - window + 1, every)
+        return brief_ablation_trajectory(
+            self.dataset, starts, tau=self.tau, w1=w1, w2=w2, window=window, sources=sources
+        )
 
     # --- sampling and curvature --------------------------------------------------------------------------------
 
@@ -274,9 +287,20 @@ class Experiment:
     def bayesian(self) -> xr.Dataset:
         """Bayesian influence at every checkpoint by Algorithm 1."""
         self._announce("sampling the local posterior at every checkpoint")
+        return self.sampled_influence()
+
+    def sampled_influence(self, *, device: str = "cpu", progress: Callable[[int], object] | None = None) -> xr.Dataset:
+        """Sample what `bayesian` keeps, on any device; `progress` is told how many chains have just finished."""
         s = self.settings
         return bayesian_influence(
-            self.dataset, self.checkpoints, s.sampler, chains=s.chains, draws=s.draws, seed=s.seed
+            self.dataset,
+            self.checkpoints,
+            s.sampler,
+            chains=s.chains,
+            draws=s.draws,
+            seed=s.seed,
+            device=device,
+            progress=progress,
         )
 
     @cached_property

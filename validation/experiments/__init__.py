@@ -1,0 +1,1 @@
+"""What is measured once: claims, cross-checks and figures take their numbers from here."""
