@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numerics import ModuleCheckpoints, Samples, TorchModel, gradient_kernel
+from numerics.curvature import memory
 from numerics.curvature.memory import allowed_bytes, blocks, counted_bytes
 
 SETUP = """
@@ -89,7 +90,7 @@ def test_saved_tensors_are_counted_once():
 
 
 def test_results_that_no_memory_holds_are_refused(monkeypatch):
-    monkeypatch.setattr("numerics.curvature.memory._free_bytes", lambda device: 100)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: 100)
     model = TorchModel(torch.nn.Linear(2, 1))
     samples = Samples(torch.zeros(4, 2), torch.zeros(4, 1))
     run = ModuleCheckpoints(np.array([0.0]), model, torch.zeros(1, 3))
