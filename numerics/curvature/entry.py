@@ -66,7 +66,8 @@ def derivatives_of(
     known = _KNOWN.setdefault(model, {})
     if kind not in known:
         weights = as_point(weights)
-        known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature)
+        elementary = _evaluated(model, weights, few(samples, 4).like(weights))
+        known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature, elementary)
     return Derivatives(model, known[kind][0], allowed_bytes(max_memory, weights.device), *known[kind][1:])
 
 
@@ -78,10 +79,10 @@ def few(samples: Samples, count: int) -> Samples:
 
 
 def _tried(
-    model: TorchModel, weights: torch.Tensor, samples: Samples, curvature: str | None
+    model: TorchModel, weights: torch.Tensor, samples: Samples, curvature: str | None, elementary: bool
 ) -> tuple[Engine, int, Layout | None]:
     """Return the engine, the bytes that the graph of one sample's loss keeps, and the layout of outputs."""
-    engine = Engine(elementary=_evaluated(model, weights, samples))
+    engine = Engine(elementary=elementary)
     with differentiable(model.module, Elementary() if engine.elementary else None):
         one, at = few(samples, 1), weights.clone().requires_grad_()
         outputs = model.outputs(weights, samples.inputs) if curvature == "gauss-newton" else None

@@ -17,6 +17,7 @@ from numerics import (
     hessian_matrix,
     hessian_operator,
 )
+from numerics.curvature import kernels
 
 nn = torch.nn
 X, Y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -53,7 +54,7 @@ def test_torch_has_weight_norm_wrong():
 @pytest.mark.parametrize("method", ["dense", "matrix-free"])
 def test_what_is_wrong_is_refused_by_the_names_of_its_parameters(monkeypatch, method):
     """Without the elementary operations, weight norm in torch's own way."""
-    monkeypatch.setattr("numerics.curvature.kernels._normed", torch._weight_norm)
+    monkeypatch.setattr(kernels, "_normed", torch._weight_norm)
     model = TorchModel(normed(), CROSS_ENTROPY)
     checkpoints = ModuleCheckpoints(np.array([4.0]), model, model.initial()[None])
     names = "'0.parametrizations.weight.original0', '0.parametrizations.weight.original1'"
