@@ -213,10 +213,8 @@ def mini_batches_are_unbiased(experiment: ToyExperiment) -> Iterator[Check | Plo
     """Give half of the samples the weight three, and sample with batches of four."""
     data, run = experiment.dataset, experiment.checkpoints.at([2000.0])
     weights = np.array([3.0, 1.0] * 4)
-    sampler, more = (
-        SGLD(5e-5, 1e3, 5e3),
-        {"chains": 32, "draws": 1500, "burn_in": 60, "seed": 11, "dtype": torch.float64},
-    )
+    sampler = SGLD(5e-5, 1e3, 5e3)
+    more: dict[str, Any] = {"chains": 32, "draws": 1500, "burn_in": 60, "seed": 11, "dtype": torch.float64}
     means, errors = {}, {}
     for name, beta, batch in (("plain", None, None), ("full", weights, None), ("batches", weights, 4)):
         draws = sample(data, run, sampler, weights=beta, batch_size=batch, **more).values[0]

@@ -205,8 +205,8 @@ def printed_algorithm(experiment: ToyExperiment) -> Iterator[Check | Plot]:
                 roomy="anywhere between the two is consistent" if decay else "",
             )
     scale = experiment.settings.sampler.n_beta / len(experiment.dataset)
-    limit = gaussian_limit(experiment, 4)
-    own = agreement(-scale * limit, experiment.bayesian["influence"])
+    gaussian = gaussian_limit(experiment, 4)
+    own = agreement(-scale * gaussian, experiment.bayesian["influence"])
     yield Check(
         "toy network, a = 1: slope of the influence on the Gaussian limit of the posterior, step included",
         own.slope,
