@@ -4,12 +4,14 @@ from __future__ import annotations
 
 __all__ = [
     "DamagedResultWarning",
+    "FitWarning",
     "IndefiniteCurvature",
     "NotDifferentiable",
     "SamplerDiverged",
     "SolveNotConverged",
     "StepSizeWarning",
     "StoreMismatch",
+    "TrainedWeightsWarning",
     "TrainingDiverged",
     "UnstableStep",
     "WorkerLost",
@@ -71,8 +73,16 @@ class StoreMismatch(ValueError):
     """A store or a saved state is of another call: other settings, data, model or code."""
 
 
+class FitWarning(UserWarning):
+    """A training function gives runs that cannot be compared: not repeatable, or the same for all sample weights."""
+
+
+class TrainedWeightsWarning(UserWarning):
+    """Retraining starts from weights that the module holds and that look trained already."""
+
+
 class NotDifferentiable(ValueError):
-    """Torch cannot differentiate a module; the message names the operation and what to do."""
+    """A module or an optimiser cannot be differentiated; the message names the operation and what to do."""
 
 
 class WrongDerivative(ArithmeticError):

@@ -13,9 +13,11 @@ __all__ = [
     "DIVERGING",
     "GROUP_COLOURS",
     "LEVEL_COLOURS",
+    "PAIR_COLOURS",
     "SAMPLE_COLOURS",
     "SAMPLE_DASHES",
     "SMALLEST_FONT",
+    "TOKEN_CLASS_COLOURS",
     "figure_style",
 ]
 
@@ -48,6 +50,16 @@ SAMPLE_DASHES: dict[str, tuple[int, tuple[float, ...]]] = {
 }
 GROUP_COLOURS = {"plants": BRANCH_COLOURS["plant"], "birds": BRANCH_COLOURS["bird"], "cat": SAMPLE_COLOURS["cat"]}
 LEVEL_COLOURS = ("#000000", "#4D4D4D", "#7A7A7A", "#A6A6A6")
+# Pairs of tokens (Figure 15, after the paper's blue, red and green) and classes of tokens: Okabe and Ito's palette.
+PAIR_COLOURS = {"repeated - repeated": "#0072B2", "fresh - fresh": "#D55E00", "fresh - repeated": "#009E73"}
+TOKEN_CLASS_COLOURS = {
+    "word part": "#0072B2",
+    "word end": "#56B4E9",
+    "formatting": "#7A7A7A",
+    "induction pattern": "#CC79A7",
+    "left delimiter": "#D55E00",
+    "right delimiter": "#E69F00",
+}
 DIVERGING = "PuOr_r"  # purple = helps (negative), orange = harms; safe for colour-blind readers
 
 

@@ -28,11 +28,12 @@ FLOORS = {
     ],
     "numerics": [
         {"errors", "threads"},
-        {"executors", "models"},
+        {"executors", "stores"},
+        {"models"},
         {"curvature", "embedding", "training"},
         {"sampling"},
         {"learning_coefficients"},
-        {"fleets", "outlook"},
+        {"fleets", "language", "outlook"},
     ],
     "validation": [
         {"agreement", "charts", "data_files", "paper_sentences", "smallest_faults"},

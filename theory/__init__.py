@@ -1,7 +1,12 @@
 """Closed forms for influence while a network learns in stages. numpy, scipy and sympy only."""
 
 from theory.dynamics.deep_chains import deep_mode_strength, deep_mode_time
-from theory.dynamics.linear_networks import linear_network_factors, linear_network_solution
+from theory.dynamics.linear_networks import (
+    LinearNetworkRun,
+    linear_network_factors,
+    linear_network_run,
+    linear_network_solution,
+)
 from theory.dynamics.saxe import (
     Modes,
     aligned_modes,
@@ -28,6 +33,15 @@ from theory.influence.svd_response import (
     svd_response,
 )
 from theory.influence.trajectory import influence_trajectory
+from theory.posteriors.language import (
+    bigram_covariance,
+    entropy_rate,
+    gate_correlation,
+    gate_losses,
+    gate_posterior,
+    gate_slope,
+    steepest_gate,
+)
 from theory.posteriors.learning_coefficient import learning_coefficient, monomial_learning_coefficient
 from theory.posteriors.local_posterior import GaussianInfluence, gaussian_influence, quadratic_loss_covariance
 from theory.posteriors.mixtures import (
@@ -62,6 +76,7 @@ __all__ = [
     "Crossing",
     "Dataset",
     "GaussianInfluence",
+    "LinearNetworkRun",
     "MixtureCovariance",
     "Modes",
     "PhaseTransition",
@@ -73,13 +88,19 @@ __all__ = [
     "TemperedPosterior",
     "adaptive_limit",
     "aligned_modes",
+    "bigram_covariance",
     "brief_ablation_trajectory",
     "covariance_standard_error",
     "decompose_covariance",
     "deep_mode_strength",
     "deep_mode_time",
+    "entropy_rate",
     "exposure_kernel",
     "free_energy",
+    "gate_correlation",
+    "gate_losses",
+    "gate_posterior",
+    "gate_slope",
     "gaussian_influence",
     "half_rise_time",
     "hierarchical_dataset",
@@ -90,6 +111,7 @@ __all__ = [
     "leave_group_out_trajectory",
     "leave_one_out_trajectory",
     "linear_network_factors",
+    "linear_network_run",
     "linear_network_solution",
     "loss_autocorrelation_times",
     "mode_strength",
@@ -104,6 +126,7 @@ __all__ = [
     "sampled_decomposition",
     "spectral_derivative",
     "stationary_law",
+    "steepest_gate",
     "svd_response",
     "tempered_posterior",
     "time_constant",

@@ -48,7 +48,7 @@ def matrix_free_influence(problem: ModuleProblem, *, rtol: float, max_iterations
                     shifts,
                     rtol=rtol,
                     max_iterations=max_iterations,
-                    names=few.asked.names[rows],
+                    names=few.names[rows],
                 )
             except SolveNotConverged as error:
                 raise SolveNotConverged(

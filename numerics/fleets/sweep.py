@@ -24,11 +24,11 @@ from numerics.errors import StepSizeWarning
 from numerics.executors import run_tasks
 from numerics.fleets.sweep_grid import SweepGrid
 from numerics.fleets.sweep_measures import SweepMeasure
-from numerics.fleets.sweep_store import SweepStore
 from numerics.fleets.sweep_task import SweepJob, run_settings
 from numerics.models.digest import digest
 from numerics.sampling.plan import Data, Weights
 from numerics.sampling.samplers import RMSPropSGLD, Sampler
+from numerics.stores import ResultStore
 from theory import checks
 from theory.trajectories import labelled_array
 
@@ -118,7 +118,7 @@ def sweep(
     _check(job, grid, samplers[0], executor)
     checks.integer("together", together, at_least=1)
     keys = [digest((asdict(one), job.chains, job.draws)) for one in samplers]
-    kept = None if store is None else SweepStore(store, _configuration(job, grid, sampler))
+    kept = None if store is None else ResultStore(store, _configuration(job, grid, sampler), "sweep")
     results: dict[int, xr.Dataset] = {}
 
     def finished(numbers: Sequence[int], found: Sequence[xr.Dataset]) -> None:

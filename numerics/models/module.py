@@ -155,7 +155,7 @@ class TorchModel:
     def initial(self) -> Float[torch.Tensor, " d"]:
         """Return the weights that the module holds, shape (d,)."""
         held = dict(self.module.named_parameters())
-        return torch.cat([held[name].flatten() for name in self.free])
+        return torch.cat([held[name].detach().flatten() for name in self.free])
 
     def parameters_of(self, weights: Float[torch.Tensor, " d"]) -> dict[str, torch.Tensor]:
         """Return flat weights by parameter name; differentiable, and vmap goes through it."""

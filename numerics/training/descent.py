@@ -78,7 +78,7 @@ class TrainingConfig:
 
     Examples
     --------
-    >>> TrainingConfig(lr=1e-3, optimiser=Adam(), batch_size=32, epochs=20).steps(n_samples=100)
+    >>> TrainingConfig(lr=1e-3, optimiser=SGD(momentum=0.9), batch_size=32, epochs=20).steps(n_samples=100)
     80
     >>> TrainingConfig(lr=0.0)
     Traceback (most recent call last):
@@ -154,7 +154,7 @@ def batch_order(n_samples: int, batch_size: int, epoch: int, seed: int = 0) -> l
     Examples
     --------
     >>> [batch.tolist() for batch in batch_order(5, 2, epoch=0)]
-    [[4, 2], [3, 1], [0]]
+    [[2, 4], [3, 0], [1]]
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_samples)
     return [order[k : k + batch_size] for k in range(0, n_samples, batch_size)]

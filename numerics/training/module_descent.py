@@ -7,7 +7,6 @@ A linear network given as a module takes the steps of `LinearDescent` if its lea
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -21,9 +20,9 @@ from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.module import TorchModel
 from numerics.models.queries import Queries
 from numerics.models.samples import Samples
-from numerics.training.descent import Descent, State, Step, TrainingConfig, distinct_seeds, on_cpu
+from numerics.training.descent import Descent, State, Step, TrainingConfig
+from numerics.training.initial import initial_weights_of
 from numerics.training.module_losses import ModuleLosses
-from theory import checks
 
 __all__ = ["ModuleDescent"]
 
@@ -63,7 +62,7 @@ class ModuleDescent(Descent):
         seeds: Sequence[int] | None = None,
         scale: float = 1.0,
     ) -> None:
-        weights = _initial_weights(model, initial, seeds)
+        weights = initial_weights_of(model, initial, seeds)
         seeds = [config.seed] if seeds is None else seeds
         super().__init__(samples.like(weights), queries.like(weights), (weights,), config, seeds)
         self.model, self.scale = model, scale
@@ -126,43 +125,3 @@ class ModuleDescent(Descent):
     def threads(self) -> AbstractContextManager[None]:
         """Return a context that leaves threads as they are: a module may be large enough to use them."""
         return nullcontext()
-
-
-def _initial_weights(
-    model: TorchModel, initial: ArrayLike | torch.Tensor | None, seeds: Sequence[int] | None
-) -> Float[torch.Tensor, "runs d"]:
-    held = model.initial().detach()
-    if initial is None:
-        return held[None] if seeds is None else torch.stack([_redrawn(model, s) for s in distinct_seeds(seeds)])
-    given = checks.array("initial", on_cpu(initial))
-    wanted = held.shape if seeds is None else (len(distinct_seeds(seeds)), len(held))
-    if given.shape != wanted:
-        raise ValueError(
-            f"initial has shape {given.shape}, but the module has {len(held)} parameters: {tuple(wanted)} is needed."
-        )
-    return torch.tensor(given.reshape(-1, len(held)), dtype=held.dtype, device=held.device)
-
-
-def _redrawn(model: TorchModel, seed: int) -> Float[torch.Tensor, " d"]:
-    """Return initial weights drawn anew by every layer's own ``reset_parameters``, from `seed` alone.
-
-    Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
-
-    Raises
-    ------
-    ValueError
-        If a layer holds parameters and has no ``reset_parameters``.
-    """
-    module = copy.deepcopy(model.module).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, layer in module.named_modules():
-            if callable(reset := getattr(layer, "reset_parameters", None)):
-                reset()
-            elif any(True for _ in layer.parameters(recurse=False)):
-                raise ValueError(
-                    f"layer {name!r} ({type(layer).__name__}) holds parameters but has no reset_parameters(), so a "
-                    "seed cannot redraw it; give the initial weights of every seed instead."
-                )
-    drawn = dict(module.named_parameters())
-    return torch.cat([drawn[name].flatten() for name in model.free]).to(model.initial().device)

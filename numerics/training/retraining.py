@@ -3,30 +3,31 @@ r"""Influence measured by retraining with changed sample weights: one or a group
 .. math:: \Delta_{ij}(t) = \frac{\ell_j^{(\beta_i = 1 + \epsilon)}(t) - \ell_j(t)}{\epsilon},
     \qquad \epsilon = -1: \; \ell_j^{D}(t) - \ell_j^{D \setminus i}(t) .
 
-Negative = sample i helps query j, as everywhere (paper C.3, C.5). All runs advance in one batch, those of several seeds
-included.
+Negative = sample i helps query j, as everywhere (paper C.3, C.5). Runs of our own training advance in one batch, those
+of several seeds included, or each by itself on an executor; those of a user's training function each by itself.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.models.module import TorchModel
-from numerics.models.queries import Asked, Queries
+from numerics.models.queries import Asked
 from numerics.models.samples import Samples
-from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
-from numerics.training.train import descend, descent_of, recorded_settings, refuse_not_finite, sample_weights
-from theory import checks
+from numerics.training.descent import TrainingConfig
+from numerics.training.own_training import Fit
+from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
+from numerics.training.runs import Problem
 from theory.hierarchy import Dataset
-from theory.trajectories import labelled_array
 
-__all__ = ["leave_group_out", "leave_one_out", "retrain", "timed_ablation"]
+__all__ = ["leave_group_out", "leave_one_out", "retrain"]
 
 
 def leave_one_out(
@@ -41,30 +42,54 @@ def leave_one_out(
     seeds: Sequence[int] | None = None,
     w1: ArrayLike | torch.Tensor | None = None,
     w2: ArrayLike | torch.Tensor | None = None,
+    fit: Fit | None = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    repeat: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> xr.DataArray:
-    """Retrain with every source's weight changed by `epsilon`, all in one batch from the same initial weights.
+    """Retrain with every source's weight changed by `epsilon`, from the same initial weights and in the same order.
 
-    The batch holds the weights of (sources + 1) x seeds runs; of a large module, ask for a few sources at a time.
+    All runs advance in one batch, which holds the weights of (sources + 1) x seeds runs; of a large module, ask for a
+    few sources at a time, or give an executor or a store. A sample that is left out keeps its place in the order of
+    mini-batches with weight 0, so that two runs differ by that sample alone.
 
     Parameters
     ----------
     dataset
         Training set.
     config
-        Settings of gradient descent; the paper's if not given.
+        Settings of training; the paper's if not given.
     epsilon
         Change of the sample weight, >= -1 and not 0. -1 leaves the sample out.
     sources
         Names of the samples to reweight; all of them if not given.
     queries
-        Samples whose loss is asked for; the training set if not given.
-    model, initial, w1, w2, progress
-        As for `train`.
+        What is asked, as for `train`: samples whose loss is recorded, a `Query`, or functions of the parameters by
+        name; the training set if not given.
+    model, initial, w1, w2
+        As for `train`. A module holds initial weights, not those it was trained to.
     seeds
         Instead of one run for each source, one for each source and seed. A linear network's initial weights are drawn
         from the seed; a module's too, by its layers' ``reset_parameters``, unless `initial` gives them, shape
-        (seeds, d).
+        (seeds, d). The order of mini-batches is drawn from it too.
+    fit
+        Your own training instead of `config` and what belongs to it: ``fit(sample_weights, seed)`` trains from the
+        start, with every sample's loss times its weight (an array of shape (N,)) and every random number from the seed,
+        and returns the checkpoints (`ModuleCheckpoints`, whose queries are evaluated here), or the losses by epoch:
+        ``{epoch: array of losses}`` or an xarray.DataArray with dims (epoch, query). The seed is 0 without `seeds`.
+    executor
+        Any `concurrent.futures.Executor`, on which every run is a task. If not given, runs of `fit` are made here, one
+        after the other.
+    store
+        Folder in which every finished run is kept, whole or not at all: a call that was interrupted, or asks for more
+        sources, makes only what is missing. A store of another `fit`, model, data set or setting is refused; what a
+        `fit` reads from elsewhere is not seen.
+    repeat
+        Whether the first run of `fit` is made twice: if the two differ (``repeat_difference``) by as much as a
+        hundredth of what is measured, a warning says so.
+    progress
+        Called with the number of epochs done, or of runs where each is made by itself.
 
     Returns
     -------
@@ -75,9 +100,19 @@ def leave_one_out(
     Raises
     ------
     TrainingDiverged
-        If a loss is not finite at a checkpoint; the message names the source left out.
-    ValueError, KeyError
-        If there is no source, or one is named twice or unknown; otherwise as for `train`.
+        If a loss is not finite at a checkpoint; the message names the run.
+    StoreMismatch
+        If the store is another call's.
+    ValueError, TypeError, KeyError
+        If there is no source, or one is named twice or unknown, or `fit` returns what it should not; otherwise as for
+        `train`.
+
+    Warns
+    -----
+    TrainedWeightsWarning
+        If the weights that a module holds look trained, and neither `initial` nor `seeds` say otherwise.
+    FitWarning
+        If runs of `fit` are not repeatable, or do not depend on the sample weights.
 
     Examples
     --------
@@ -85,10 +120,20 @@ def leave_one_out(
     >>> difference = leave_one_out(hierarchical_dataset(), TrainingConfig(epochs=1500, checkpoint_every=500))
     >>> bool(difference.sel(source="dog", query="cat")[-1] < 0)
     True
+
+    With a training loop of one's own, here for the mean of numbers, and a store:
+
+    >>> import tempfile
+    >>> numbers = Samples(torch.tensor([[1.0], [2.0], [6.0]]), torch.zeros(3, 1), ("a", "b", "c"))
+    >>> def fit(sample_weights, seed):
+    ...     mean = np.average(numbers.inputs[:, 0], weights=sample_weights)
+    ...     return {1: (numbers.inputs[:, 0].numpy() - mean) ** 2}
+    >>> leave_one_out(numbers, fit=fit, store=tempfile.mkdtemp()).sel(source="c").values
+    array([[ 3.75,  0.75, -11.25]])
     """
     groups = {name: [name] for name in source_names(dataset, sources)}
-    descent, config = _begin(dataset, config, queries, model, initial, seeds, w1, w2)
-    return _reweighted(descent, config, groups, epsilon, seeds, model, progress)
+    problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
+    return _reweighted(problem, groups, epsilon, executor, store, repeat, progress)
 
 
 def leave_group_out(
@@ -103,13 +148,17 @@ def leave_group_out(
     seeds: Sequence[int] | None = None,
     w1: ArrayLike | torch.Tensor | None = None,
     w2: ArrayLike | torch.Tensor | None = None,
+    fit: Fit | None = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    repeat: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> xr.DataArray:
     """Retrain with the weights of every whole group of samples changed by `epsilon`.
 
     Parameters
     ----------
-    dataset, config, epsilon, queries, model, initial, seeds, w1, w2, progress
+    dataset, config, epsilon, queries, model, initial, seeds, w1, w2, fit, executor, store, repeat, progress
         As for `leave_one_out`.
     groups
         Names of the samples of each group; groups may overlap.
@@ -134,8 +183,8 @@ def leave_group_out(
     if not groups:
         raise ValueError("groups is empty; name at least one group of samples.")
     members = {name: source_names(dataset, group, f"group {name!r}") for name, group in groups.items()}
-    descent, config = _begin(dataset, config, queries, model, initial, seeds, w1, w2)
-    return _reweighted(descent, config, members, epsilon, seeds, model, progress)
+    problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
+    return _reweighted(problem, members, epsilon, executor, store, repeat, progress)
 
 
 def retrain(
@@ -149,17 +198,21 @@ def retrain(
     seeds: Sequence[int] | None = None,
     w1: ArrayLike | torch.Tensor | None = None,
     w2: ArrayLike | torch.Tensor | None = None,
+    fit: Fit | None = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    repeat: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> xr.DataArray:
-    """Train once for every given set of sample weights, all in one batch, and return the losses.
+    """Train once for every given set of sample weights, from the same initial weights, and return the losses.
 
     Parameters
     ----------
-    dataset, config, queries, model, initial, seeds, w1, w2, progress
+    dataset, config, queries, model, initial, seeds, w1, w2, fit, executor, store, repeat, progress
         As for `leave_one_out`.
     weights
-        By the name of the run: sample weights beta, >= 0, shape (N,), or (epochs, N) with row e for the step from
-        epoch e to e + 1.
+        By the name of the run: sample weights beta, >= 0, shape (N,), or (epochs, N) with row e for the steps from
+        epoch e to e + 1. A `fit` gets them as they are.
 
     Returns
     -------
@@ -179,187 +232,29 @@ def retrain(
     """
     if not weights:
         raise ValueError("weights is empty; name at least one run and give its sample weights.")
-    descent, config = _begin(dataset, config, queries, model, initial, seeds, w1, w2)
-    rows = [sample_weights(f"weights[{name!r}]", beta, len(dataset), config) for name, beta in weights.items()]
-    names = list(weights)
-    losses = descend(descent, rows, names, config, config.checkpoint_epochs, progress=progress)
-    measured = descent.queries.measured
-    attrs = {"long_name": measured, **recorded_settings(config, model)}
-    return _labelled(
-        "loss" if measured == "loss" else "value",
-        losses,
-        config.checkpoint_epochs,
-        {"run": names},
-        descent,
-        seeds,
-        attrs,
-    )
-
-
-def timed_ablation(
-    dataset: Dataset | Samples,
-    config: TrainingConfig | None = None,
-    *,
-    window: int = 100,
-    every: int = 200,
-    epsilon: float = -1.0,
-    sources: Sequence[str] | None = None,
-    queries: Asked = None,
-    model: TorchModel | None = None,
-    initial: ArrayLike | torch.Tensor | None = None,
-    seeds: Sequence[int] | None = None,
-    w1: ArrayLike | torch.Tensor | None = None,
-    w2: ArrayLike | torch.Tensor | None = None,
-) -> xr.DataArray:
-    """Change every source's weight during ``[t, t + window)`` only, for every start t, and sum the loss difference.
-
-    Parameters
-    ----------
-    dataset, config, epsilon, sources, queries, model, initial, seeds, w1, w2
-        As for `leave_one_out`.
-    window
-        Length D of the ablation in epochs.
-    every
-        A window starts every so many epochs, from epoch 0 to the last that fits. All windows advance in one batch: it
-        holds the weights of (sources + 1) x windows x seeds runs.
-
-    Returns
-    -------
-    xarray.DataArray
-        dims (epoch, source, query), with `seeds` (seed, epoch, source, query), where epoch is the start t: the sum
-        over the D epochs of the window of the loss difference divided by `epsilon` (paper Fig. 11, integrated loss
-        difference).
-
-    Examples
-    --------
-    >>> from theory.hierarchy import hierarchical_dataset
-    >>> timed_ablation(hierarchical_dataset(), TrainingConfig(epochs=600), window=50).epoch.values
-    array([  0, 200, 400])
-    """
-    epsilon = _weight_change(epsilon)
-    window = checks.integer("window", window, at_least=1)
-    every = checks.integer("every", every, at_least=1)
-    names = source_names(dataset, sources)
-    descent, config = _begin(dataset, config, queries, model, initial, seeds, w1, w2)
-    if window > config.epochs:
-        raise ValueError(f"a window of {window} epochs does not fit into a run of {config.epochs} epochs.")
-    starts = np.arange(0, config.epochs - window + 1, every)
-    kept: list[State] = []
-    unchanged = np.ones(len(dataset))
-    descend(descent, [unchanged], ["baseline"], config, starts, keep=lambda state: kept.append(copied(state)))
-
-    rows = [unchanged, *_changed_weights(descent.samples, [[name] for name in names], epsilon)]
-    summed = _summed(descent, kept, starts, rows, window)
-    losses = summed.cpu().numpy().reshape(len(starts), -1, len(rows), len(descent.queries))
-    refuse_not_finite(losses, ["baseline", *names], descent, config, starts + window)
-    values = (losses[:, :, 1:] - losses[:, :, :1]) / epsilon
-    attrs = {"estimator": "timed ablation", "window": window, "epsilon": epsilon, **recorded_settings(config, model)}
-    return _labelled("integrated influence", values, starts, {"source": names}, descent, seeds, attrs)
-
-
-def _summed(
-    descent: Descent,
-    kept: Sequence[State],
-    starts: Int[np.ndarray, " t"],
-    rows: Sequence[Float[np.ndarray, " n"]],
-    window: int,
-) -> Float[torch.Tensor, "runs m"]:
-    """Return the losses summed over the window from every start: all in one batch if every epoch has the same step."""
-    if not descent.plain and len(kept) > 1:
-        return torch.cat([_summed(descent, [state], starts[k : k + 1], rows, window) for k, state in enumerate(kept)])
-    state = repeated(joined(kept), len(rows))
-    move = descent.mover(state, np.tile(np.stack(rows), (len(state[0]) // len(rows), 1)))
-    with descent.threads():
-        summed = descent.losses(state).double()
-        for epoch in range(int(starts[0]), int(starts[0]) + window - 1):
-            for step in descent.steps(epoch):
-                move(step)
-            summed += descent.losses(state)
-    return summed
-
-
-def described(queries: Queries) -> dict[str, object]:
-    """Return the name and units of an influence: only on losses is negative known to help."""
-    if queries.measured == "loss":
-        return {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
-    return {"long_name": f"influence on {queries.measured}", "units": f"{queries.measured} per sample weight"}
-
-
-def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, label: str = "sources") -> tuple[str, ...]:
-    """Return the names of samples asked for, all if not given, refusing none, unknown ones and repetitions."""
-    names = dataset.names if sources is None else tuple(sources)
-    if not names:
-        raise ValueError(f"{label} is empty; name at least one sample.")
-    if twice := [name for k, name in enumerate(names) if name in names[:k]]:
-        raise ValueError(f"{label} names {twice[0]!r} twice; name every sample once.")
-    for name in names:
-        dataset.index(name)
-    return names
-
-
-def _begin(
-    dataset: Dataset | Samples,
-    config: TrainingConfig | None,
-    queries: Asked,
-    model: TorchModel | None,
-    initial: ArrayLike | torch.Tensor | None,
-    seeds: Sequence[int] | None,
-    w1: ArrayLike | torch.Tensor | None,
-    w2: ArrayLike | torch.Tensor | None,
-) -> tuple[Descent, TrainingConfig]:
-    config = config or TrainingConfig()
-    return descent_of(dataset, config, queries=queries, model=model, initial=initial, seeds=seeds, w1=w1, w2=w2), config
+    problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
+    runs = {name: problem.checked(f"weights[{name!r}]", beta) for name, beta in weights.items()}
+    found = problem.run(runs, executor=executor, store=store, repeat=repeat, progress=progress)
+    measured = problem.asked.measured
+    attrs = {"long_name": measured, **found.attrs}
+    name = "loss" if measured == "loss" else "value"
+    return labelled(name, found.values, found.epochs, {"run": list(runs)}, found.names, problem.seeds, attrs)
 
 
 def _reweighted(
-    descent: Descent,
-    config: TrainingConfig,
+    problem: Problem,
     groups: Mapping[str, Sequence[str]],
     epsilon: float,
-    seeds: Sequence[int] | None,
-    model: TorchModel | None,
+    executor: Executor | None,
+    store: str | os.PathLike[str] | None,
+    repeat: bool,
     progress: Callable[[int], object] | None,
 ) -> xr.DataArray:
-    epsilon = _weight_change(epsilon)
-    rows = [np.ones(len(descent.samples)), *_changed_weights(descent.samples, list(groups.values()), epsilon)]
-    losses = descend(descent, rows, ["baseline", *groups], config, config.checkpoint_epochs, progress=progress)
-    values = (losses[:, :, 1:] - losses[:, :, :1]) / epsilon
-    attrs = {
-        "estimator": "retraining",
-        **described(descent.queries),
-        "epsilon": epsilon,
-        **recorded_settings(config, model),
-    }
-    return _labelled("influence", values, config.checkpoint_epochs, {"source": list(groups)}, descent, seeds, attrs)
-
-
-def _changed_weights(
-    samples: Samples, groups: Sequence[Sequence[str]], epsilon: float
-) -> list[Float[np.ndarray, " n"]]:
-    changed = [np.ones(len(samples)) for _ in groups]
-    for weights, group in zip(changed, groups, strict=True):
-        weights[[samples.index(name) for name in group]] += epsilon
-    return changed
-
-
-def _labelled(
-    name: str,
-    values: Float[np.ndarray, "t seeds runs m"],
-    epochs: np.ndarray,
-    runs: dict[str, Sequence[str]],
-    descent: Descent,
-    seeds: Sequence[int] | None,
-    attrs: dict[str, object],
-) -> xr.DataArray:
-    coords = {"epoch": epochs, **runs, "query": descent.queries.names}
-    if seeds is None:
-        return labelled_array(values[:, 0], coords, name, attrs)
-    attrs = {key: value for key, value in attrs.items() if key != "seed"}
-    return labelled_array(np.swapaxes(values, 0, 1), {"seed": list(seeds), **coords}, name, attrs)
-
-
-def _weight_change(epsilon: float) -> float:
-    epsilon = float(checks.array("epsilon", epsilon, ndim=0))
-    if epsilon < -1 or epsilon == 0:
-        raise ValueError(f"epsilon must be at least -1 (left out) and not 0, but {epsilon} was given.")
-    return epsilon
+    epsilon = weight_change(epsilon)
+    changed = changed_weights(problem.dataset, list(groups.values()), epsilon)
+    baseline = "baseline" if "baseline" not in groups else "all weights 1"
+    runs = {baseline: np.ones(len(problem.dataset)), **dict(zip(groups, changed, strict=True))}
+    found = problem.run(runs, executor=executor, store=store, repeat=repeat, progress=progress)
+    values = (found.values[:, :, 1:] - found.values[:, :, :1]) / epsilon
+    attrs = {"estimator": "retraining", **described(problem.asked), "epsilon": epsilon, **found.attrs}
+    return labelled("influence", values, found.epochs, {"source": list(groups)}, found.names, problem.seeds, attrs)

@@ -107,12 +107,12 @@ def hessian_of_sum(right):
     return lambda dataset, w1, w2: len(dataset) * right(dataset, w1, w2)
 
 
-def twice_the_drift(right):
-    """Drift by eps instead of eps / 2."""
+def stronger_drift(right):
+    """Drift by 0.6 eps instead of eps / 2: the largest step of the claim stays stable, and the law is another one."""
 
     def call(self, w, gradient, noise):
         drift = self._drift
-        self._drift = 2 * drift
+        self._drift = 1.2 * drift
         right(self, w, gradient, noise)
         self._drift = drift
 
@@ -340,7 +340,7 @@ FAULTS = (
           scaled_variables(0.5, "standard_error"), "bif-gaussian-limit", True),
     Fault("law of the sampler without its step", "theory:stationary_law", step_not_in_the_law,
           "bif-gaussian-limit", True),
-    Fault("drift twice as strong", f"{RULES}:LangevinRule.move", twice_the_drift, "sgld-law"),
+    Fault("drift a fifth stronger", f"{RULES}:LangevinRule.move", stronger_drift, "sgld-law"),
     Fault("noise of variance 2 eps", f"{RULES}:LangevinRule.move", twice_the_noise, "sgld-law"),
     Fault("every proposal accepted", f"{RULES}:MetropolisRule.settle", always_accepted, "mala-is-exact", True),
     Fault("divergence term not missed", "theory:adaptive_limit", plain_mean_posterior, "printed-algorithm", True),

@@ -11,19 +11,45 @@ lambda not 0, Dominé et al. 2025) is
     P(t) = \int_0^t e^{2 F u/\tau} \frac{du}{\tau} .
 
 Evaluated as printed this loses every digit after a few tau, because exponentials of order e^{2 s t/tau} cancel;
-`theory.dynamics.modal_flow` composes it of short steps.
+`theory.dynamics.modal_flow` composes it of steps in factor form, and `theory.dynamics.network_flow` decides whether it
+holds.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from theory import checks
-from theory.dynamics.modal_flow import ModalFlow
+from theory.dynamics.network_flow import NetworkFlow
 
-__all__ = ["linear_network_factors", "linear_network_solution"]
+__all__ = ["LinearNetworkRun", "linear_network_factors", "linear_network_run", "linear_network_solution"]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearNetworkRun:
+    """Maps of a two-layer linear network along its gradient flow, how they were found, and how far to trust them.
+
+    Parameters
+    ----------
+    maps
+        W(t), shape (*t.shape, O, P).
+    method
+        "exact matrix solution" or "gradient flow, DOP853 at 1e-10".
+    imbalance
+        Norm of W_2^T W_2 - W_1 W_1^T - lambda I over the largest singular value of the target; 0 if it is rounding.
+    errors
+        Estimated error of each map in the Frobenius norm, shape t.shape: for the matrix solution that of the imbalance,
+        which it leaves out (right in size, no bound), and 0 without one; nan at infinite times.
+    """
+
+    maps: Float[np.ndarray, "*t o p"]
+    method: str
+    imbalance: float
+    errors: Float[np.ndarray, "*t"]
 
 
 def linear_network_solution(
@@ -35,9 +61,11 @@ def linear_network_solution(
     ----------
     w1, w2
         Initial weights, shapes (h, P) and (O, h). The solution is exact if they are lambda-balanced,
-        W_2^T W_2 - W_1 W_1^T = lambda I for any lambda (0: balanced); lambda is read off them. Layers that are not
-        count as balanced, with a relative error of order |W_2^T W_2 - W_1 W_1^T| / s_max: h sigma^2 for random weights
-        of size sigma.
+        B = W_2^T W_2 - W_1 W_1^T = lambda I for any lambda (0: balanced); lambda is read off them as tr B / h. A rest
+        B - lambda I of up to a hundredth of the largest singular value s_max is left out, with a relative error of
+        order |B - lambda I| / s_max: 1e-7 for balanced weights that passed through float32, h sigma^2 for random ones
+        of size sigma. From weights beyond that the flow is integrated. `linear_network_run` says which, and estimates
+        the error.
     syx
         Input-output correlation Y^T X, shape (O, P), of any rank; zero singular values and h below the rank are
         allowed.
@@ -54,8 +82,8 @@ def linear_network_solution(
     Raises
     ------
     ValueError
-        If shapes do not fit, an entry is not finite, a time is negative, tau is not positive, or the layers are
-        neither lambda-balanced nor nearly balanced (imbalance above a tenth of the largest singular value).
+        If shapes do not fit, an entry is not finite, a time is negative, tau is not positive, or an infinite time is
+        asked for from unbalanced layers whose limit depends on the path.
 
     Notes
     -----
@@ -77,7 +105,36 @@ def linear_network_solution(
             [0.  , 1.  ]]])
     """
     t = checks.times("t", t, allow_infinite=True)
-    flow = ModalFlow(w1, w2, syx, tau)
+    return _maps(NetworkFlow(w1, w2, syx, tau), t)
+
+
+def linear_network_run(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, t: ArrayLike, tau: float) -> LinearNetworkRun:
+    """Return what `linear_network_solution` does, with the method, the imbalance of the weights and an error estimate.
+
+    Parameters
+    ----------
+    w1, w2, syx, t, tau
+        As for `linear_network_solution`.
+
+    Examples
+    --------
+    >>> printed = np.array([[0.333333, 0.0], [0.0, 0.25]])
+    >>> run = linear_network_run(printed, np.diag([1 / 3, 0.25]), np.diag([3.0, 1.0]), [1.0], tau=1.0)
+    >>> run.method, bool(run.errors[0] < 1e-6)
+    ('exact matrix solution', True)
+    >>> linear_network_run(np.diag([2.0, 0.1]), np.eye(2), np.diag([3.0, 1.0]), [1.0], tau=1.0).method
+    'gradient flow, DOP853 at 1e-10'
+    """
+    t = checks.times("t", t, allow_infinite=True)
+    flow = NetworkFlow(w1, w2, syx, tau)
+    distinct, position = np.unique(t, return_inverse=True)
+    errors = np.full(len(distinct), np.nan)
+    finite = distinct[np.isfinite(distinct)]
+    errors[: len(finite)] = flow.errors_at(finite)
+    return LinearNetworkRun(_maps(flow, t), flow.method, flow.imbalance, errors[position.reshape(t.shape)])
+
+
+def _maps(flow: NetworkFlow, t: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t o p"]:
     distinct, position = np.unique(t, return_inverse=True)
     finite = distinct[np.isfinite(distinct)]
     maps = np.empty((len(distinct), *flow.shape))
@@ -116,7 +173,7 @@ def linear_network_factors(
     """
     t = checks.times("t", t)
     distinct, position = np.unique(t, return_inverse=True)
-    flow = ModalFlow(w1, w2, syx, tau)
+    flow = NetworkFlow(w1, w2, syx, tau)
     first = np.empty((len(distinct), flow.hidden, flow.shape[1]))
     second = np.empty((len(distinct), flow.shape[0], flow.hidden))
     for piece, some, others in flow.factors_at(distinct):

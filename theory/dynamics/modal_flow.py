@@ -1,4 +1,4 @@
-r"""The flow of a two-layer linear network in the eigenbasis of its drive, composed of short steps in factor form.
+r"""The flow of a two-layer linear network in the eigenbasis of its drive, composed of steps in factor form.
 
 With Q = [W_1^T; W_2] and :math:`F = E \Lambda E^T` of `theory.dynamics.linear_networks`, row k of A = E^T Q grows by
 :math:`e^{\lambda_k dt/\tau}` and all rows share one factor,
@@ -7,8 +7,9 @@ With Q = [W_1^T; W_2] and :math:`F = E \Lambda E^T` of `theory.dynamics.linear_n
     P_{kk}(dt) = \frac{e^{2 \lambda_k dt/\tau} - 1}{2 \lambda_k} .
 
 A mode without any overlap stays at zero, a bottleneck (fewer hidden units than modes) never inverts a singular matrix,
-and nothing overflows. Of a block of equal eigenvalues only the directions that carry weight are kept, of which there
-are no more than hidden units.
+and nothing overflows. Where no time is asked for in between, one long step replaces the short ones
+(`theory.dynamics.graded_step`), so that a late time costs no more than an early one. Of a block of equal eigenvalues
+only the directions that carry weight are kept, of which there are no more than hidden units.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from numpy.typing import ArrayLike
 from scipy.special import exprel
 
 from theory import checks
+from theory.dynamics.graded_step import long_step
 from theory.dynamics.singular_modes import augmented_eigenbasis, degenerate_blocks
 
-__all__ = ["ModalFlow"]
+__all__ = ["ModalFlow", "balance"]
 
 # Growth e^{s dt/tau} of the fastest mode in one step. The product Q Q^T is exact for any step; the hidden layer's
 # rotation, which it does not see, is second order in the step.
 LONGEST_STEP = 0.5
 _CHUNK = 2**21  # entries of W yielded at once: 16 MB
+_MANY = 8  # steps that one long one is cheaper than
+_TURNED = 1e-8  # what the hidden rotation may differ by, relative, where a step is doubled
 
 
 class ModalFlow:
@@ -38,7 +42,10 @@ class ModalFlow:
     Parameters
     ----------
     w1, w2, syx, tau
-        As for `theory.linear_network_solution`.
+        As for `theory.linear_network_solution`, of a size near one.
+    lam
+        The lambda that the layers are balanced to, read off them if not given; what remains of their imbalance is left
+        out.
 
     Examples
     --------
@@ -49,13 +56,13 @@ class ModalFlow:
     slice(1, 2, None) [3. 1.]
     """
 
-    def __init__(self, w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, tau: float) -> None:
+    def __init__(self, w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, tau: float, lam: float | None = None) -> None:
         syx = checks.matrix("syx", syx)
         first = checks.matrix("w1", w1, (None, syx.shape[1]))
         second = checks.matrix("w2", w2, (syx.shape[0], len(first)))
         self.tau = checks.positive("tau", tau)
         self.shape, self.hidden = syx.shape, len(first)
-        values, basis = _flow_eigenbasis(syx, _lambda_of(first, second, syx))
+        values, basis = _flow_eigenbasis(syx, balance(first, second)[0] if lam is None else lam)
         q = np.vstack([first.T, second])
         self.rotation = _row_space(q)
         self.eigenvalues, self.basis, self.start = _moving_part(values, basis, basis.T @ q @ self.rotation)
@@ -63,7 +70,7 @@ class ModalFlow:
     def maps_at(self, t: Float[np.ndarray, " t"]) -> Iterator[tuple[slice, Float[np.ndarray, "m o p"]]]:
         """Yield W = W_2 W_1 at increasing finite times, and which of them."""
         p = self.shape[1]
-        for times, rows, dt in self._stretches(t):
+        for times, rows, dt in self._stretches(t, parallel=False):
             grown = np.exp(dt[:, None, None] * self.eigenvalues[:, None]) * rows
             left, right = self.basis[p:] @ grown, self.basis[:p] @ grown
             yield times, left @ np.linalg.solve(self._saturation(rows, dt), np.swapaxes(right, 1, 2))
@@ -73,12 +80,12 @@ class ModalFlow:
     ) -> Iterator[tuple[slice, Float[np.ndarray, "m h p"], Float[np.ndarray, "m o h"]]]:
         """Yield W_1 and W_2 at increasing finite times, and which of them."""
         p = self.shape[1]
-        for times, rows, dt in self._stretches(t):
+        for times, rows, dt in self._stretches(t, parallel=True):
             q = self.basis @ self._advanced(rows, dt) @ self.rotation.T
             yield times, np.swapaxes(q[:, :p], 1, 2), q[:, p:]
 
     def _stretches(
-        self, t: Float[np.ndarray, " t"]
+        self, t: Float[np.ndarray, " t"], *, parallel: bool
     ) -> Iterator[tuple[slice, Float[np.ndarray, "n k"], Float[np.ndarray, " m"]]]:
         """Yield times between two anchors, A at the first anchor, and how far each time lies behind it."""
         fastest = max(float(self.eigenvalues[0]), float(np.square(self.start).sum()), np.finfo(float).tiny)
@@ -88,15 +95,43 @@ class ModalFlow:
         anchors = np.floor(np.minimum(scaled / span, 2.0**62)).astype(int)
         rows, here, settled = self.start, 0, False
         for anchor in np.unique(anchors):
-            for _ in range(0 if settled else int(anchor) - here):
-                before, rows = rows, self._advanced(rows, np.array([span]))[0]
-                if settled := _same_rows(before, rows):
-                    break
+            steps = int(anchor) - here
+            if steps and not settled:
+                before, rows = rows, self._walked(rows, span, steps, parallel=parallel)
+                settled = _same_products(before, rows)
             here = int(anchor)
             begin, end = map(int, np.searchsorted(anchors, [anchor, anchor + 1]))
             for first in range(begin, end, most):
                 times = slice(first, min(first + most, end))
-                yield times, rows, np.minimum(scaled[times] - anchor * span, span)
+                yield times, rows, np.clip(scaled[times] - anchor * span, 0.0, span)
+
+    def _walked(
+        self, rows: Float[np.ndarray, "n k"], span: float, steps: int, *, parallel: bool
+    ) -> Float[np.ndarray, "n k"]:
+        """Return the rows `steps` spans later; with `parallel` by steps that the hidden layer's rotation allows."""
+        if not parallel and steps > _MANY:
+            return long_step(rows, self.eigenvalues, steps * span, parallel=False)
+        left, stride, short = steps, 1, 0
+        while left > 0:
+            stride = min(stride, left)
+            try_double = parallel and left > _MANY and (stride > 1 or short >= _MANY) and left >= 2 * stride
+            once = self._step(rows, stride * span)
+            if not try_double:
+                rows, left, short = once, left - stride, short + 1
+                continue
+            twice, both = self._step(once, stride * span), self._step(rows, 2 * stride * span)
+            rows, left, short = twice, left - 2 * stride, 0
+            if np.abs(both - twice).max() <= _TURNED * np.abs(twice).max():
+                stride *= 2
+            else:
+                stride = max(1, stride // 2)
+        return rows
+
+    def _step(self, rows: Float[np.ndarray, "n k"], dt: float) -> Float[np.ndarray, "n k"]:
+        fastest = max(float(self.eigenvalues[0]), float(np.square(rows).sum()))
+        if fastest * dt <= 4 * LONGEST_STEP:
+            return self._advanced(rows, np.array([dt]))[0]
+        return long_step(rows, self.eigenvalues, dt, parallel=True)
 
     def _saturation(self, rows: Float[np.ndarray, "n k"], dt: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m k k"]:
         accumulated = dt[:, None] * exprel(2 * self.eigenvalues * dt[:, None])
@@ -125,31 +160,37 @@ class ModalFlow:
         return self.basis[p:] @ gram @ self.basis[:p].T
 
 
-def _same_rows(before: Float[np.ndarray, "n k"], after: Float[np.ndarray, "n k"]) -> bool:
-    """Whether no row changed by more than the rounding of a step; rows whose products underflow do not count.
+def balance(w1: Float[np.ndarray, "h p"], w2: Float[np.ndarray, "o h"]) -> tuple[float, tuple[float, float]]:
+    """Return lambda = tr B / h of B = W_2^T W_2 - W_1 W_1^T and the extreme eigenvalues of B - lambda I.
+
+    What is rounding of B, 64 eps of the squared weights, counts as zero.
+
+    Examples
+    --------
+    >>> balance(np.diag([1.0, 1.0]), np.diag([2.0, 1.0]))
+    (1.5, (-1.5, 1.5))
+    """
+    imbalance = w2.T @ w2 - w1 @ w1.T
+    lam = float(np.trace(imbalance) / len(w1))
+    rest = imbalance - lam * np.eye(len(w1))
+    rounding = 64 * np.finfo(float).eps * float(np.square(w1).sum() + np.square(w2).sum())
+    lam = lam if abs(lam) > rounding else 0.0
+    if np.abs(rest).max() <= rounding:
+        return lam, (0.0, 0.0)
+    values = np.linalg.eigvalsh(rest)
+    return lam, (float(values[0]), float(values[-1]))
+
+
+def _same_products(before: Float[np.ndarray, "n k"], after: Float[np.ndarray, "n k"]) -> bool:
+    """Whether no product of two rows changed by more than the rounding of a step; those that underflow do not count.
 
     The slowest mode that counts as growing, s > 8 eps max(O, P) s_max, changes by a relative 16 eps or more in a step.
     """
-    change, size = np.abs(after - before).max(axis=1), np.abs(before).max(axis=1)
-    return bool(np.all((change <= 8 * np.finfo(float).eps * size) | (size < 1e-160)))
-
-
-def _lambda_of(w1: Float[np.ndarray, "h p"], w2: Float[np.ndarray, "o h"], syx: Float[np.ndarray, "o p"]) -> float:
-    """Return lambda if W_2^T W_2 - W_1 W_1^T = lambda I up to rounding, and 0 if the difference is small."""
-    size = float(np.square(w1).sum() + np.square(w2).sum())
-    imbalance = w2.T @ w2 - w1 @ w1.T
-    value = float(np.trace(imbalance) / len(w1))
-    rounding = 64 * np.finfo(float).eps * size
-    if np.abs(imbalance - value * np.eye(len(w1))).max() <= rounding:
-        return value if abs(value) > rounding else 0.0
-    excess, strongest = (float(np.linalg.norm(m, ord=2)) for m in (imbalance, syx))
-    if excess > 0.1 * strongest:
-        raise ValueError(
-            f"the layers are not lambda-balanced: W_2^T W_2 - W_1 W_1^T has norm {excess:.3g}, more than a tenth of "
-            f"the largest singular value {strongest:.3g} of syx, and no closed form is known. Integrate the flow with "
-            "numerics.gradient_flow, or start from balanced or small weights."
-        )
-    return 0.0
+    size = np.linalg.norm(before, axis=1)
+    change = np.abs(after @ after.T - before @ before.T)
+    return bool(
+        np.all((change <= 8 * np.finfo(float).eps * np.outer(size, size)) | (np.minimum.outer(size, size) < 1e-160))
+    )
 
 
 def _flow_eigenbasis(

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from theory import checks
-from theory.dynamics.modal_flow import ModalFlow
+from theory.dynamics.network_flow import NetworkFlow
 from theory.hierarchy import Dataset, checked_dataset
 from theory.influence.leave_one_out import flow_losses
 from theory.trajectories import trajectory
@@ -57,7 +57,9 @@ def brief_ablation_trajectory(
     tau
         Time constant in epochs, see `time_constant`.
     w1, w2
-        The initial weights of the run, shapes (h, P) and (O, h), small or balanced; see `linear_network_solution`.
+        The initial weights of the run, shapes (h, P) and (O, h); see `linear_network_solution`. From small or balanced
+        ones the windows start from the matrix solution, from others the run to them is integrated; the attributes
+        ``method`` and ``imbalance`` tell.
     window
         Length D in epochs, >= 1.
     method
@@ -89,8 +91,9 @@ def brief_ablation_trajectory(
     method = checks.choice("method", method, METHODS)
     checks.whitened(dataset.inputs, needed_by="brief_ablation_trajectory")
     names, rows = dataset.chosen(sources)
+    flow = NetworkFlow(w1, w2, dataset.syx, tau)
     values = np.empty((len(times), len(names), len(dataset)))
-    for piece, *layers in ModalFlow(w1, w2, dataset.syx, tau).factors_at(times):
+    for piece, *layers in flow.factors_at(times):
         if method == "kernel":
             values[piece] = -window * (window - 1) / (2 * tau) * _kernel(dataset, rows, *layers)
         else:
@@ -100,6 +103,8 @@ def brief_ablation_trajectory(
             values[piece] = ablated
     attrs = {
         "formula": f"brief ablation, {method}",
+        "method": flow.method,
+        "imbalance": flow.imbalance,
         "window": window,
         "tau": tau,
         "long_name": "integrated influence (negative = helps)",

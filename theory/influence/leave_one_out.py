@@ -15,11 +15,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 from scipy.linalg import null_space
 
 from theory import checks
-from theory.dynamics.modal_flow import ModalFlow
+from theory.dynamics.network_flow import EXACT, INTEGRATED, NetworkFlow
 from theory.hierarchy import Dataset, checked_dataset
 from theory.trajectories import trajectory
 
@@ -48,12 +47,13 @@ def leave_one_out_trajectory(
     tau
         Time constant in epochs, see `time_constant`.
     w1, w2
-        The initial weights, shapes (h, P) and (O, h): small, or balanced (W_1 W_1^T = W_2^T W_2). From unbalanced
-        weights of size sigma the matrix solution is approximate, with relative error of order sigma^2.
+        The initial weights, shapes (h, P) and (O, h). The matrix solution is exact from lambda-balanced weights and
+        approximate from small random ones, with relative error of order h sigma^2, the attribute ``imbalance``; from
+        others, and where leaving a sample out takes the balance away, the flow is integrated.
     epsilon
         Change of the sample weight, >= -1 and not 0. At -1, for an input orthogonal to the others, the matrix solution
-        is used; any other change leaves the inputs unwhitened, no closed form is known, and the gradient flow is
-        integrated to 1e-10 instead. The attribute ``method`` says which.
+        is used, for each run whose layers allow it; any other change leaves the inputs unwhitened, no closed form is
+        known, and the gradient flow is integrated to 1e-10 instead. The attribute ``method`` says which.
     sources
         Names of the samples to reweight; all of them if not given.
     queries
@@ -171,17 +171,27 @@ def _differences(
     # A whitened square X is orthogonal, so each sample owns its input direction.
     closed = epsilon == -1 and len(dataset) == dataset.n_inputs
     if closed:
-        baseline = _losses_along(ModalFlow(first, second, dataset.syx, tau).maps_at(times), asked, times)
+        whole = NetworkFlow(first, second, dataset.syx, tau)
+        without = {name: _flow_without(dataset, rows, first, second, tau) for name, rows in groups.items()}
+        flows = {"baseline": whole} | {name: seen[0] for name, seen in without.items() if seen}
+        integrated = [name for name, flow in flows.items() if flow.method != EXACT]
+        baseline = _losses_along(whole.maps_at(times), asked, times)
         changed = [
-            _losses_along(_maps_without(dataset, rows, first, second, times, tau), asked, times)
-            for rows in groups.values()
+            _losses_along(_maps_without(dataset, rows, first, second, times, without[name]), asked, times)
+            for name, rows in groups.items()
         ]
+        method = EXACT if not integrated else INTEGRATED
+        if 0 < len(integrated) < len(flows):
+            method = f"{EXACT}; {INTEGRATED}, from unbalanced layers: {', '.join(integrated)}"
+        imbalance = max(flow.imbalance for flow in flows.values())
     else:
         baseline = weighted([])
         changed = [weighted(rows) for rows in groups.values()]
+        method, imbalance = INTEGRATED, float("nan")
     attrs = {
         "formula": "leave-one-out" if epsilon == -1 else "finite reweighting",
-        "method": "exact matrix solution" if closed else "gradient flow, DOP853 at 1e-10",
+        "method": method,
+        "imbalance": imbalance,
         "epsilon": epsilon,
         "tau": tau,
         "long_name": "influence (negative = helps)",
@@ -201,22 +211,33 @@ def _losses_along(
     return losses
 
 
+def _flow_without(
+    dataset: Dataset, rows: Sequence[int], w1: Float[np.ndarray, "h p"], w2: Float[np.ndarray, "o h"], tau: float
+) -> tuple[NetworkFlow, Float[np.ndarray, "p s"]] | None:
+    """Return the flow in the input directions that are still seen, and these; None if there are none."""
+    x = dataset.inputs[list(rows)]
+    if len(x) == dataset.n_inputs:
+        return None
+    seen = null_space(x)
+    return NetworkFlow(w1 @ seen, w2, dataset.syx @ seen, tau), seen
+
+
 def _maps_without(
     dataset: Dataset,
     rows: Sequence[int],
     w1: Float[np.ndarray, "h p"],
     w2: Float[np.ndarray, "o h"],
     t: Float[np.ndarray, " t"],
-    tau: float,
+    without: tuple[NetworkFlow, Float[np.ndarray, "p s"]] | None,
 ) -> Iterator[tuple[slice, Float[np.ndarray, "m o p"]]]:
     """Yield W(t) of training without the samples in `rows`, whose inputs are orthonormal and orthogonal to others."""
-    x = dataset.inputs[list(rows)]
-    if len(x) == dataset.n_inputs:  # nothing is left to learn from
+    if without is None:
         yield slice(None), (w2 @ w1)[None]
         return
-    seen = null_space(x)
+    flow, seen = without
+    x = dataset.inputs[list(rows)]
     unseen = w1 @ x.T @ x
-    for piece, layer1, layer2 in ModalFlow(w1 @ seen, w2, dataset.syx @ seen, tau).factors_at(t):
+    for piece, layer1, layer2 in flow.factors_at(t):
         yield piece, layer2 @ (layer1 @ seen.T + unseen)
 
 
@@ -229,29 +250,8 @@ def flow_losses(
     tau: float,
     queries: Dataset,
 ) -> Float[np.ndarray, "t m"]:
-    """Return every query's loss along the flow with any sample weights and layers, integrated to 1e-10 (DOP853).
-
-    The state is Q = [W_1^T; W_2] in the k <= P + O hidden directions that carry weight.
-    """
+    """Return every query's loss along the flow with any sample weights and layers, integrated to 1e-10 (DOP853)."""
     weighted = dataset.inputs.T * weights
     syx, sxx = (weighted @ dataset.targets).T, weighted @ dataset.inputs
-    p = len(sxx)
-    start = np.linalg.qr(np.hstack([w1, w2.T])).R.T
-
-    def velocity(_: float, state: np.ndarray) -> np.ndarray:
-        q = state.reshape(start.shape)
-        error = (syx - q[p:] @ q[:p].T @ sxx) / tau
-        return np.concatenate([error.T @ q[p:], error @ q[:p]]).ravel()
-
-    def maps() -> Iterator[tuple[slice, Float[np.ndarray, "1 o p"]]]:
-        for k, q in enumerate(states.reshape(-1, *start.shape)):
-            yield slice(k, k + 1), (q[p:] @ q[:p].T)[None]
-
-    if t[-1] == 0:
-        states = start[None]
-    else:
-        solution = solve_ivp(velocity, (0, t[-1]), start.ravel(), method="DOP853", t_eval=t, rtol=1e-10, atol=1e-13)
-        if not solution.success:
-            raise ArithmeticError(f"the gradient flow could not be integrated: {solution.message}")
-        states = solution.y.T
-    return _losses_along(maps(), queries, t)
+    flow = NetworkFlow(w1, w2, syx, tau, sxx)
+    return _losses_along(flow.maps_at(t), queries, t)

@@ -34,8 +34,8 @@ from numerics import (
     train,
 )
 from numerics.executors import run_tasks
-from numerics.fleets.sweep_store import SweepStore
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.stores import ResultStore
 from theory import hierarchical_dataset
 
 DATA = hierarchical_dataset(levels=2)
@@ -465,9 +465,9 @@ def test_folders_that_are_no_store_are_refused(tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(ValueError, match="is a file; give a folder"):
-        SweepStore(file, {})
+        ResultStore(file, {}, "sweep")
     with pytest.raises(ValueError, match="holds something else than a sweep"):
-        SweepStore(tmp_path, {})
+        ResultStore(tmp_path, {}, "sweep")
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(ValueError, match=r"sweep.json cannot be read: .* Delete"):
-        SweepStore(tmp_path, {})
+        ResultStore(tmp_path, {}, "sweep")

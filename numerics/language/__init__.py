@@ -1,0 +1,1 @@
+"""Language models: small ones, their tokens and classes of tokens, sampling per token, and influence between tokens."""

@@ -1,0 +1,305 @@
+"""A small language model trained from scratch while induction heads form, and influence between its tokens (paper D.2).
+
+One run is trained once, with dense checkpoints, and sampled per token at checkpoints before, during and after the
+formation; claims and figures take everything from it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from numerics import (
+    SGLD,
+    CausalTransformer,
+    ModuleCheckpoints,
+    PretrainingConfig,
+    RepeatedSequences,
+    Sampler,
+    SyntheticCorpus,
+    TokenDraws,
+    TorchModel,
+    TransformerConfig,
+    class_influence,
+    head_scores,
+    next_token_loss,
+    pretrain,
+    repeated_sequences,
+    sample_tokens,
+    token_samples,
+)
+from theory import steepest_gate
+from theory.trajectories import labelled_array
+
+__all__ = [
+    "GROUPS_OF_PAIRS",
+    "Counted",
+    "InductionRun",
+    "InductionSettings",
+    "formation_of",
+    "induction_run",
+    "uncounted",
+]
+
+# The three lines of the paper's Fig. 15, as classes of tokens.
+GROUPS_OF_PAIRS = {
+    "repeated - repeated": ("repeated", "repeated"),
+    "fresh - fresh": ("fresh", "fresh"),
+    "fresh - repeated": ("fresh", "repeated"),
+}
+
+
+# What shows a long computation: called with a phrase and a number of steps, gives a function that counts steps done.
+Counted = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+
+
+@contextmanager
+def uncounted(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show nothing."""
+    yield lambda _: None
+
+
+@dataclass(frozen=True)
+class InductionSettings:
+    """Settings of a run; the defaults form induction heads within some 1,300 steps, a minute and a half of one core.
+
+    Parameters
+    ----------
+    model, corpus, training
+        The transformer, what it is trained on, and how.
+    every
+        Steps from one checkpoint to the next.
+    sequences, period
+        Repeated sequences whose losses are recorded, sharing no token.
+    around
+        Steps before and after the formation at which the local posterior is sampled, beside an early checkpoint and the
+        last.
+    sampler, chains, draws, burn_in, batch_size
+        Of the local posterior.
+    corpus_size
+        Sequences of the corpus that the sampler takes batches from, none of which was trained on.
+    seed
+        Of weights, corpus, sequences and chains.
+    """
+
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    corpus: SyntheticCorpus = field(default_factory=SyntheticCorpus)
+    training: PretrainingConfig = field(default_factory=PretrainingConfig)
+    every: int = 25
+    sequences: int = 8
+    period: int = 32
+    around: tuple[int, ...] = (-300, -100, -50, -25, 0, 25, 50, 100, 200, 400)
+    sampler: Sampler = field(default_factory=lambda: SGLD(step_size=1e-4, n_beta=1024.0, localization=5000.0))
+    chains: int = 4
+    draws: int = 200
+    burn_in: int = 20
+    batch_size: int = 8
+    corpus_size: int = 512
+    seed: int = 0
+
+    @classmethod
+    def seeded(cls, seed: int, *, quick: bool = False) -> InductionSettings:
+        """Return the settings for one seed; `quick` ones take seconds, and no induction heads form.
+
+        Examples
+        --------
+        >>> InductionSettings.seeded(3, quick=True).corpus.seed
+        3
+        """
+        if not quick:
+            return cls(corpus=SyntheticCorpus(seed=seed), seed=seed)
+        return cls(
+            model=TransformerConfig(vocabulary=32, context=16, width=16),
+            corpus=SyntheticCorpus(vocabulary=32, length=17, successors=3, longest=8, seed=seed),
+            training=PretrainingConfig(steps=40, batch_size=16),
+            every=10,
+            sequences=4,
+            period=8,
+            around=(0,),
+            chains=2,
+            draws=16,
+            burn_in=2,
+            batch_size=4,
+            corpus_size=32,
+            seed=seed,
+        )
+
+
+class InductionRun:
+    """Everything measured of one run, each once when first asked for, and kept in a folder.
+
+    Parameters
+    ----------
+    settings
+        See `InductionSettings`.
+    folder
+        Where checkpoints and draws are kept, so that a killed run goes on; a temporary folder if not given.
+    announce
+        Called with a short phrase before each longer computation.
+    device
+        Where chains run.
+    counted
+        Called with a phrase and a number of steps, returns a context manager whose function counts steps done.
+
+    Examples
+    --------
+    >>> run = InductionRun(InductionSettings.seeded(0, quick=True))
+    >>> run.checkpoints.epochs.tolist(), run.sequences.ids.shape
+    ([0.0, 10.0, 20.0, 30.0, 40.0], (4, 16))
+    """
+
+    def __init__(
+        self,
+        settings: InductionSettings | None = None,
+        folder: Path | None = None,
+        announce: Callable[[str], object] | None = None,
+        device: str = "cpu",
+        counted: Counted | None = None,
+    ) -> None:
+        self.settings = settings or InductionSettings()
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="stagewise-language-")
+        self.folder = folder or Path(self._temporary.name if self._temporary else ".")
+        self._announce = announce or (lambda _: None)
+        self._device = device
+        self._counted = counted or uncounted
+
+    @cached_property
+    def training_loss(self) -> xr.DataArray:
+        """Mean loss of the batch of every step, dims (step,)."""
+        s = self.settings
+        module = CausalTransformer(s.model, seed=s.seed)
+        with self._counted("training a language model", s.training.steps) as advance:
+            losses = pretrain(module, s.corpus, self.folder / "training", s.training, every=s.every, progress=advance)
+        return labelled_array(losses, {"step": np.arange(len(losses))}, "loss", {"units": "nats"})
+
+    @cached_property
+    def checkpoints(self) -> ModuleCheckpoints:
+        """All saved weights, read one at a time; epochs are steps."""
+        _ = self.training_loss
+        model = TorchModel(CausalTransformer(self.settings.model), next_token_loss)
+        return ModuleCheckpoints.load(self.folder / "training", model)
+
+    @cached_property
+    def sequences(self) -> RepeatedSequences:
+        """Sequences whose second half repeats the first."""
+        s = self.settings
+        return repeated_sequences(s.sequences, s.period, s.model.vocabulary, seed=s.seed)
+
+    @cached_property
+    def scores(self) -> xr.Dataset:
+        """Induction and previous-token score of every head at every checkpoint."""
+        self._announce("scoring attention heads")
+        return head_scores(self.checkpoints, self.sequences)
+
+    @cached_property
+    def best_score(self) -> xr.DataArray:
+        """Induction score of the best head at every checkpoint, dims (epoch,)."""
+        return self.scores["induction"].max(("layer", "head"))
+
+    @cached_property
+    def formation(self) -> float:
+        """First step at which the best induction score is more than half of its largest."""
+        score = self.best_score.values
+        return float(self.checkpoints.epochs[int(np.argmax(score > score.max() / 2))])
+
+    @cached_property
+    def losses(self) -> xr.Dataset:
+        """Mean loss of repeated and of fresh tokens at every checkpoint, dims (epoch,)."""
+        samples, found = token_samples(self.sequences.ids), []
+        with torch.no_grad():
+            for t in range(len(self.checkpoints)):
+                model, weights = self.checkpoints.model_at(t), self.checkpoints.weights_at(t)
+                losses = model.part_losses(weights, samples).double().numpy()
+                found.append([losses[self.sequences.repeated].mean(), losses[self.sequences.fresh].mean()])
+        values, epochs = np.array(found), {"epoch": self.checkpoints.epochs}
+        return xr.Dataset(
+            {name: labelled_array(values[:, k], epochs, name) for k, name in enumerate(("repeated", "fresh"))}
+        )
+
+    @cached_property
+    def sampled_steps(self) -> np.ndarray:
+        """Steps at which the local posterior is sampled."""
+        steps = self.checkpoints.epochs
+        wanted = [steps[min(4, len(steps) - 1)], *(self.formation + d for d in self.settings.around), steps[-1]]
+        return np.unique([steps[np.abs(steps - step).argmin()] for step in wanted])
+
+    def draws_of(self, name: str, steps: np.ndarray, **changes: object) -> TokenDraws:
+        """Return draws at some steps with changed settings of the sampler, kept under a name of their own."""
+        s = replace(self.settings, **changes)  # type: ignore[arg-type]
+        corpus = s.corpus.batch(s.training.steps + 1, s.corpus_size)
+        with self._counted("sampling the local posterior per token", s.chains * len(steps)) as advance:
+            return sample_tokens(
+                token_samples(corpus),
+                self.checkpoints.at(steps),
+                self.folder / name,
+                s.sampler,
+                recorded=token_samples(self.sequences.ids),
+                chains=s.chains,
+                draws=s.draws,
+                burn_in=s.burn_in,
+                batch_size=s.batch_size,
+                seed=s.seed,
+                device=self._device,
+                progress=advance,
+            )
+
+    @cached_property
+    def draws(self) -> TokenDraws:
+        """Losses of every token of the repeated sequences at every draw."""
+        return self.draws_of("draws", self.sampled_steps)
+
+    @property
+    def classes(self) -> dict[str, np.ndarray]:
+        """Which predictions are of repeated tokens, and which of fresh ones."""
+        return {"repeated": self.sequences.repeated, "fresh": self.sequences.fresh}
+
+    def influence_of(self, draws: TokenDraws) -> xr.Dataset:
+        """Return the influence between repeated and fresh tokens of different sequences."""
+        blocks = min(8, draws.draws // 2)
+        return class_influence(draws, self.classes, apart="sequence", blocks=blocks)
+
+    @cached_property
+    def influence(self) -> xr.Dataset:
+        """Influence between repeated and fresh tokens of different sequences; see `class_influence`."""
+        return self.influence_of(self.draws)
+
+
+def formation_of(run: InductionRun) -> xr.Dataset:
+    """Return what Figure 15 shows of a run: influence by kind of pair, losses, induction scores and the formation.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``correlation``, ``covariance`` and their ``_error`` (the larger of those by blocks and by chains), dims (pair,
+        epoch), at the sampled steps; ``loss_repeated``, ``loss_fresh``, dims (step,), and ``induction``, dims (step,
+        layer, head), at all checkpoints; ``formation`` (a step) and ``half_log_v`` (nats).
+    """
+    influence, found = run.influence, {}
+    for name in ("correlation", "covariance"):
+        errors = xr.apply_ufunc(np.fmax, influence[f"{name}_error"], influence[f"{name}_chain_error"])
+        for key, table in ((name, influence[name]), (f"{name}_error", errors)):
+            lines = [table.sel(source=a, query=b).values for a, b in GROUPS_OF_PAIRS.values()]
+            coords = {"pair": list(GROUPS_OF_PAIRS), "epoch": influence["epoch"].values}
+            found[key] = labelled_array(np.stack(lines), coords, key, influence.attrs)
+    steps = {"step": run.checkpoints.epochs}
+    for name in ("repeated", "fresh"):
+        found[f"loss_{name}"] = labelled_array(run.losses[name].values, steps, f"loss_{name}")
+    heads = {key: run.scores[key].values for key in ("layer", "head")}
+    found["induction"] = labelled_array(run.scores["induction"].values, steps | heads, "induction")
+    found["formation"] = labelled_array(run.formation, {}, "formation")
+    found["half_log_v"] = labelled_array(steepest_gate(run.settings.model.vocabulary)[1], {}, "half_log_v")
+    return xr.Dataset(found)
+
+
+@lru_cache(maxsize=8)
+def induction_run(settings: InductionSettings) -> InductionRun:
+    """Return the run of these settings that this process shares; its folder goes with the process."""
+    return InductionRun(settings)
