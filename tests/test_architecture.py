@@ -36,9 +36,9 @@ FLOORS = {
         {"fleets", "language", "outlook"},
     ],
     "validation": [
-        {"agreement", "charts", "data_files", "paper_sentences"},
+        {"agreement", "charts", "data_files", "paper_sentences", "smallest_faults"},
         {"experiments"},
-        {"registry", "strongest"},
+        {"expectations", "registry", "strongest"},
         {"claims", "pairs"},
         {"runner"},
         {"cross_check", "report"},

@@ -182,7 +182,7 @@ FAULTS = (
           edited('torch.einsum("uv,op->upov", unit, error)', '0.99 * torch.einsum("uv,op->upov", unit, error)'),
           "gauss-newton-is-hessian-late"),
     Fault("both matrices seven times", f"{LINEAR}:_second_derivative", scaled(7.0), "gauss-newton-is-hessian-late"),
-    Fault("idle eigenvalues by a per cent", f"{LINEAR}:idle_eigenvalues", scaled(1.02), "indefinite-hessian"),
+    Fault("idle eigenvalues by a per cent", f"{LINEAR}:idle_eigenvalues", scaled(1.02), "diagnostics-are-honest"),
     Fault("relative damping without 1/N", "numerics.curvature.classical_influence:hessian_influence", damping_without_n,
           "classical-shows-stages"),
     Fault("beta for sqrt beta", "numerics.curvature.linear_influence:linear_hessian_influence",

@@ -186,7 +186,7 @@ def residuals_in_modes(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     data, modes = experiment.dataset, experiment.modes
     alpha, psi = data.inputs @ modes.right, data.targets @ modes.left
     apart, slopes = [], []
-    shown = ()
+    shown: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
     for w in experiment.checkpoints.maps[::20]:
         full = w.clone().requires_grad_()
         residual = torch.tensor(data.inputs) @ full.mT - torch.tensor(data.targets)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def chains_are_what_is_asked_for(experiment: ToyExperiment) -> Iterator[Check | 
     data = experiment.dataset
     run = experiment.checkpoints.at([1500.0, 3000.0])
     settings = [SGLD(1e-4, 1e3, 5e3), SGLD(1e-4, 1e3, 2e3), SGLD(5e-5, 1e3, 5e3)]
-    more = {"chains": 2, "draws": 20, "seed": 3, "dtype": torch.float64}
+    more: dict[str, Any] = {"chains": 2, "draws": 20, "seed": 3, "dtype": torch.float64}
     together = sample(data, run, settings, **more).values
     alone = np.stack([sample(data, run, s, **more).values for s in settings])
     yield _exact(
@@ -160,7 +161,7 @@ def algorithm_1_step_by_step(experiment: ToyExperiment) -> Iterator[Check | Plot
     noise, start = random.normal(size=(40, 12)), random.normal(size=12)
     curvature = np.linspace(0.5, 3.0, 12)
     n_beta, pull, step, stability, decay = 50.0, 20.0, 1e-2, 0.3, 0.9
-    common = {"n_beta": n_beta, "localization": pull}
+    common: dict[str, Any] = {"n_beta": n_beta, "localization": pull}
     lines = []
     for reading, scale, correct in (("mean loss", 1.0, True), ("tempered", n_beta, True), ("mean loss", 1.0, False)):
         sampler = RMSPropSGLD(
@@ -212,10 +213,8 @@ def mini_batches_are_unbiased(experiment: ToyExperiment) -> Iterator[Check | Plo
     """Give half of the samples the weight three, and sample with batches of four."""
     data, run = experiment.dataset, experiment.checkpoints.at([2000.0])
     weights = np.array([3.0, 1.0] * 4)
-    sampler, more = (
-        SGLD(5e-5, 1e3, 5e3),
-        {"chains": 32, "draws": 1500, "burn_in": 60, "seed": 11, "dtype": torch.float64},
-    )
+    sampler = SGLD(5e-5, 1e3, 5e3)
+    more: dict[str, Any] = {"chains": 32, "draws": 1500, "burn_in": 60, "seed": 11, "dtype": torch.float64}
     means, errors = {}, {}
     for name, beta, batch in (("plain", None, None), ("full", weights, None), ("batches", weights, 4)):
         draws = sample(data, run, sampler, weights=beta, batch_size=batch, **more).values[0]
@@ -281,20 +280,26 @@ def one_answer_from_both_engines(experiment: ToyExperiment) -> Iterator[Check | 
     config = TrainingConfig(hidden=10, epochs=2400, checkpoint_every=800, seed=experiment.settings.seed)
     run = train(data, config).checkpoints
     module = linear_as_module(run)
+    weights = module.weights
+    assert isinstance(weights, torch.Tensor)
+    start = weights[0]
     beta = np.linspace(0.5, 2.0, len(data))
     # the mean of the losses of a module against torch's mean squared error, 2 / O of it
     slower = replace(config, lr=2 * config.lr / data.n_outputs)
-    general = train(data, slower, model=module.model, initial=module.weights[0]).checkpoints
+    general = train(data, slower, model=module.model, initial=start).checkpoints
     flat = torch.cat([run.w1.flatten(1), run.w2.flatten(1)], dim=1)
-    yield _exact("training", general.weights.numpy(), flat.numpy(), "rounding, grown by training", 1e-8)
+    trained = general.weights
+    assert isinstance(trained, torch.Tensor)
+    yield _exact("training", trained.numpy(), flat.numpy(), "rounding, grown by training", 1e-8)
     later = run.at([1600.0, 2400.0])
     later_module = linear_as_module(later)
-    for name, function, more, own_more in (
+    cases: tuple[tuple[str, Callable[..., xr.DataArray], dict[str, Any], dict[str, Any]], ...] = (
         ("kernel", gradient_kernel, {}, {}),
         ("TracIn", tracin, {"lr": slower.lr}, {"lr": config.lr}),
-    ):
-        found, own = function(data, later_module, **more).values, function(data, later, **own_more).values
-        yield _exact(name, found, own, "the same gradients, by hand and by automatic differentiation; rounding")
+    )
+    for name, function, general_more, own_more in cases:
+        of_module, own = function(data, later_module, **general_more).values, function(data, later, **own_more).values
+        yield _exact(name, of_module, own, "the same gradients, by hand and by automatic differentiation; rounding")
     matrices, lines = [], None
     for k in range(2):
         gradients = _gradients(experiment, run.at([later.epochs[k]]))
@@ -325,7 +330,7 @@ def one_answer_from_both_engines(experiment: ToyExperiment) -> Iterator[Check | 
     short = replace(config, epochs=600, checkpoint_every=300)
     unrolled = [
         unrolled_influence(data, short, w1=run.w1[0].numpy(), w2=run.w2[0].numpy()).values,
-        unrolled_influence(data, replace(short, lr=slower.lr), model=module.model, initial=module.weights[0]).values,
+        unrolled_influence(data, replace(short, lr=slower.lr), model=module.model, initial=start).values,
     ]
     yield _exact(
         "unrolled derivative", unrolled[1], unrolled[0], "the same recursion; rounding, grown by training", 1e-7
@@ -492,7 +497,7 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         roomy="four thousand draws a chain",
         why="split in halves: eight means with variance 2 / 7; ranks are normal scores of nearly normal draws",
     )
-    data, run = experiment.dataset, experiment.variant(hidden=6).checkpoints.at([10_000.0])
+    data, run = experiment.dataset, experiment.variant(hidden=30).checkpoints.at([10_000.0])
     dense = _dense_hessian(experiment, run.w1[0], run.w2[0], np.ones(len(data)))
     gradients = _gradients(experiment, run)
     n_beta, pull = 1e3, 5e3
@@ -501,9 +506,13 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     slope = vectors.T @ gradients.mean(axis=0)
     shift, spread = -n_beta * slope / kappa, 1 / kappa
     wanted = n_beta * float(slope @ shift + values @ (shift**2 + spread) / 2)
-    found = float(gaussian_learning_coefficient(data, run, n_beta=n_beta, localization=pull).values[0])
+    sampled = float(gaussian_learning_coefficient(data, run, n_beta=n_beta, localization=pull).values[0])
     yield _exact(
-        "Gaussian learning coefficient", found, wanted, "n_beta E[L - L(w*)] of the quadratic, by torch's Hessian", 1e-8
+        "Gaussian learning coefficient",
+        sampled,
+        wanted,
+        "n_beta E[L - L(w*)] of the quadratic, by torch's Hessian",
+        1e-8,
     )
     limit = gaussian_influence(gradients, dense, n_beta, pull)
     sigma = np.linalg.inv(n_beta * dense + pull * np.eye(len(dense)))

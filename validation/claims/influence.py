@@ -199,20 +199,18 @@ def masking_is_weight_zero(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 
 def _torch_loop(data: Dataset, w1: np.ndarray, w2: np.ndarray, lr: float, epochs: int) -> torch.Tensor:
     """Return the map that torch's linear layers learn by its own mean squared error and optimiser."""
-    layers = torch.nn.Sequential(
-        torch.nn.Linear(w1.shape[1], w1.shape[0], bias=False), torch.nn.Linear(w2.shape[1], w2.shape[0], bias=False)
-    ).double()
+    first, second = (torch.nn.Linear(w.shape[1], w.shape[0], bias=False).double() for w in (w1, w2))
+    layers = torch.nn.Sequential(first, second)
     inputs, targets = torch.tensor(data.inputs), torch.tensor(data.targets)
     with torch.no_grad():
-        for layer, start in zip(layers, (w1, w2), strict=True):
+        for layer, start in ((first, w1), (second, w2)):
             layer.weight.copy_(torch.tensor(start))
     optimiser = torch.optim.SGD(layers.parameters(), lr=lr)
     for _ in range(epochs):
         optimiser.zero_grad()
         torch.nn.functional.mse_loss(layers(inputs), targets).backward()
         optimiser.step()
-    first, second = (layer.weight.detach() for layer in layers)
-    return second @ first
+    return second.weight.detach() @ first.weight.detach()
 
 
 @claim(

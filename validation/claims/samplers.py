@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,8 +205,8 @@ def printed_algorithm(experiment: ToyExperiment) -> Iterator[Check | Plot]:
                 roomy="anywhere between the two is consistent" if decay else "",
             )
     scale = experiment.settings.sampler.n_beta / len(experiment.dataset)
-    limit = gaussian_limit(experiment, 4)
-    own = agreement(-scale * limit, experiment.bayesian["influence"])
+    gaussian = gaussian_limit(experiment, 4)
+    own = agreement(-scale * gaussian, experiment.bayesian["influence"])
     yield Check(
         "toy network, a = 1: slope of the influence on the Gaussian limit of the posterior, step included",
         own.slope,
@@ -379,7 +380,7 @@ def decay_rate_does_not_matter(experiment: ToyExperiment) -> Iterator[Check | Pl
         for b in rates
         for a in constants
     ]
-    more = {"chains": 4, "draws": 400, "burn_in": 20, "seed": experiment.settings.seed}
+    more: dict[str, Any] = {"chains": 4, "draws": 400, "burn_in": 20, "seed": experiment.settings.seed}
     found = bayesian_influence(experiment.dataset, run, samplers, **more)["covariance"].values
     plain = bayesian_influence(experiment.dataset, run, SGLD(1e-4, 1e3, 5e3), **more)
     slopes = (found * exact).sum((1, 2, 3)) / np.square(exact).sum()
@@ -463,7 +464,7 @@ def robust_to_the_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     found: dict[str, list[tuple[float, float]]] = {"SGLD": [], "RMSProp-SGLD": []}
     for share in shares:
         step = 4 * share / _N_BETA
-        more = {"n_beta": _N_BETA, "localization": 0.0}
+        more: dict[str, Any] = {"n_beta": _N_BETA, "localization": 0.0}
         samplers = {
             "SGLD": SGLD(step_size=step, **more),
             "RMSProp-SGLD": RMSPropSGLD(step_size=a * step, decay=0.9, stability=a, **more),

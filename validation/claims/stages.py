@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -43,10 +44,11 @@ def _sign_and_order(name: str, influence: xr.DataArray, error: float, why: str) 
     for group, mean in group_means(influence).items():
         harm = int(mean.idxmax("epoch"))
         earliest = float(mean.sel(epoch=slice(None, harm)).min())
-        for word, value, bound in (
+        bounds: tuple[tuple[str, float, dict[str, Any]], ...] = (
             ("help", earliest, {"high": -error}),
             ("harm", float(mean.max()), {"low": error}),
-        ):
+        )
+        for word, value, bound in bounds:
             before = ", before the harm" if word == "help" else ""
             yield Check(f"{prefix}strongest {word} to {group}{before}", value, why=why, roomy=_SIGNS, **bound)
     yield _order_check(influence, name=name)
