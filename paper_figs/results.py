@@ -52,6 +52,8 @@ class FigureSettings:
         Grids of the sampler's hyper-parameters.
     device
         Where chains run: "cpu", or a CUDA device by torch's name.
+    quick
+        Whether these are the coarse settings of a trial run; figures and captions say so.
     """
 
     toy: ToySettings = field(default_factory=ToySettings)
@@ -60,6 +62,7 @@ class FigureSettings:
     coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
     device: str = "cpu"
+    quick: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -120,6 +123,7 @@ class FigureSettings:
                 processes=False,
             ),
             device=device,
+            quick=True,
         )
 
 
@@ -261,6 +265,16 @@ class Results:
         s = self.settings.toy
         every = max(1, s.every // 4)
         return self.kept("brief ablation of dog", s, lambda: self.toy.solved_brief_ablation(every, ["dog"]))
+
+    def brief_ablation_of_dog_from(self, sigma: float) -> xr.DataArray:
+        """The same as `brief_ablation_of_dog` for other initial weights: those of the run scaled to `sigma`."""
+        s = self.settings.toy
+        every = max(1, s.every // 4)
+        return self.kept(
+            "brief ablation of dog",
+            (s, sigma),
+            lambda: self.toy.variant(sigma=sigma).solved_brief_ablation(every, ["dog"]),
+        )
 
 
 def computed_once(function: Callable[[Results], Result]) -> Callable[[Results], Result]:

@@ -22,6 +22,7 @@ from validation.registry import (
 )
 from validation.runner import Ledger, run_ledger
 from validation.strongest import Extreme, strongest_influences
+from validation.trajectory_marks import clear_signs, epoch_runs, peaks, sign_agreement, sign_flips
 
 __all__ = [
     "FAMILIES",
@@ -49,17 +50,22 @@ __all__ = [
     "Way",
     "agreement",
     "all_claims",
+    "clear_signs",
     "compare",
     "correlations",
     "cross_check",
+    "epoch_runs",
     "extremum_epochs",
     "group_means",
     "load_dataset",
+    "peaks",
     "run_claim",
     "run_ledger",
     "save_dataset",
     "select_claims",
     "settings_for",
+    "sign_agreement",
+    "sign_flips",
     "strongest_influences",
     "whiten",
     "without_self",
