@@ -92,7 +92,7 @@ def draw(results: Results) -> Figure:
                 color="0.4",
                 linewidth=0.9,
                 linestyle=(0, (3, 2)),
-                label=f"closed form, start {_SMALLER:g} times as large",
+                label=f"closed form, initial weights {_SMALLER:g} times as large",
             )
             plot(solved, queries=[query], transitions=shown["half_rise_time"], axes=axes, ground=False, flips=False)
             dots = shown["retrained"].sel(query=query)
@@ -115,7 +115,7 @@ def draw(results: Results) -> Figure:
         for axes in row:
             axes.autoscale_view(scalex=False)
             mark_help_and_harm(axes)
-        row[0].set_ylabel("loss with dog - loss without,\nsum over the window (negative = helps)")
+        row[0].set_ylabel("summed loss with - without dog\n(negative = helps)")
         handles, labels = row[0].get_legend_handles_labels()
         kept = {label: handle for handle, label in zip(handles, labels, strict=True) if label not in _QUERIES}
         figure.legend(kept.values(), kept.keys(), loc="outside lower center", ncols=len(kept))

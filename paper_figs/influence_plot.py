@@ -87,9 +87,7 @@ def plot(
             axes.plot(line["epoch"], line, linewidth=1.2, label=query, **look)
             if error is not None:
                 band = 2 * error.sel(query=query)
-                axes.fill_between(
-                    line["epoch"], line - band, line + band, color=look["color"], alpha=0.15, linewidth=0
-                )
+                axes.fill_between(line["epoch"], line - band, line + band, color=look["color"], alpha=0.15, linewidth=0)
             if peaks:
                 for lowest in (True, False):
                     mark_peak(axes, line, look["color"], lowest=lowest, words=len(looks) <= _NUMBERED)
@@ -119,10 +117,9 @@ def plot(
 
 
 def _new_axes() -> Axes:
-    from matplotlib import pyplot as plt  # notebooks show what pyplot made; a backend is chosen only when it is asked for
+    from matplotlib import pyplot as plt  # notebooks show what pyplot made; only then is a backend chosen
 
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.0), layout="constrained")
-    return axes
+    return plt.figure(figsize=(COLUMN_WIDTH, 3.0), layout="constrained").subplots()
 
 
 def _chosen(
@@ -181,6 +178,4 @@ def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     if all(name in SAMPLE_COLOURS for name in names):
         return {name: {"color": SAMPLE_COLOURS[name], "linestyle": SAMPLE_DASHES[name]} for name in names}
     colours = list(islice(cycle(SAMPLE_COLOURS.values()), len(names)))
-    return {
-        name: {"color": colours[k], "linestyle": _DASHES[k // len(SAMPLE_COLOURS)]} for k, name in enumerate(names)
-    }
+    return {name: {"color": colours[k], "linestyle": _DASHES[k // len(SAMPLE_COLOURS)]} for k, name in enumerate(names)}

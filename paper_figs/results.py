@@ -267,7 +267,7 @@ class Results:
         return self.kept("brief ablation of dog", s, lambda: self.toy.solved_brief_ablation(every, ["dog"]))
 
     def brief_ablation_of_dog_from(self, sigma: float) -> xr.DataArray:
-        """The same as `brief_ablation_of_dog` for other initial weights: those of the run scaled to `sigma`."""
+        """Return what `brief_ablation_of_dog` is for the run's initial weights scaled to `sigma`."""
         s = self.settings.toy
         every = max(1, s.every // 4)
         return self.kept(

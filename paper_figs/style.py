@@ -27,8 +27,8 @@ __all__ = [
 COLUMN_WIDTH = 6.75  # inches: the text width of a page with one column, at which figures are read without scaling
 SMALLEST_FONT = 6.5  # points
 
-# Animals are warm (mammals brown and yellow, birds magenta), plants cool (trees green, flowers blue); siblings differ in
-# lightness. The eight are at least 30 CIELAB units apart for normal, protan, deutan and tritan readers (tested).
+# Animals are warm (mammals brown and yellow, birds magenta), plants cool (trees green, flowers blue); siblings differ
+# in lightness. The eight are at least 30 CIELAB units apart for normal, protan, deutan and tritan readers (tested).
 SAMPLE_COLOURS = {
     "dog": "#402318",
     "cat": "#DEA600",

@@ -41,7 +41,8 @@ def describe_runs(runs: Sequence[tuple[float, float]]) -> str:
     """
     if not runs:
         return "no epoch"
-    return "epochs " + in_words([f"{a:.0f}" if a == b else f"{a:.0f}-{b:.0f}" for a, b in runs])
+    words = in_words([f"{a:.0f}" if a == b else f"{a:.0f}-{b:.0f}" for a, b in runs])
+    return f"{'epoch' if words.isdigit() else 'epochs'} {words}"
 
 
 def describe_order(values: Mapping[str, float], unit: str = "epochs") -> str:

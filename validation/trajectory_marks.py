@@ -8,7 +8,7 @@ A value has a clear sign where it stands out of its own trajectory and of its er
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import xarray as xr
@@ -31,8 +31,9 @@ def peaks(influence: xr.DataArray) -> xr.Dataset:
     -------
     xarray.Dataset
         Without the dim epoch: ``help_epoch`` and ``help``, epoch and value of the minimum, NaN if the trajectory is
-        never negative; ``harm_epoch`` and ``harm``, the same of the maximum, NaN if it is never positive; ``help_inside``
-        and ``harm_inside``, false where the extremum stands at the first or last epoch, beyond which it may go on.
+        never negative; ``harm_epoch`` and ``harm``, the same of the maximum, NaN if it is never positive;
+        ``help_inside`` and ``harm_inside``, false where the extremum stands at the first or last epoch, beyond which
+        it may go on.
 
     Raises
     ------
@@ -99,8 +100,8 @@ def sign_flips(influence: xr.DataArray, error: xr.DataArray | None = None) -> xr
     -------
     xarray.Dataset
         dims of `influence` with ``flip`` in place of ``epoch``, as many as the trajectory with the most flips has, NaN
-        beyond. ``epoch``: the crossing, linear between neighbours; ``before`` and ``after``: the last epoch of the clear
-        sign before and the first after; ``to``: 1 if it begins to harm, -1 if it begins to help.
+        beyond. ``epoch``: the crossing, linear between neighbours; ``before`` and ``after``: the last epoch of the
+        clear sign before and the first after; ``to``: 1 if it begins to harm, -1 if it begins to help.
 
     Examples
     --------
@@ -123,19 +124,17 @@ def sign_flips(influence: xr.DataArray, error: xr.DataArray | None = None) -> xr
     shape = (*(influence.sizes[dim] for dim in others), most)
     coords = {dim: influence[dim] for dim in others if dim in influence.coords}
     names = ("epoch", "before", "after", "to")
-    return xr.Dataset(
-        {name: ((*others, "flip"), table[..., k].reshape(shape)) for k, name in enumerate(names)}, coords
-    )
+    return xr.Dataset({name: ((*others, "flip"), table[..., k].reshape(shape)) for k, name in enumerate(names)}, coords)
 
 
 def _flips(epochs: np.ndarray, values: np.ndarray, signs: np.ndarray) -> Iterator[tuple[float, float, float, float]]:
     clear = np.flatnonzero(signs)
-    for a, b in zip(clear[:-1], clear[1:], strict=True):
+    for a, b in pairwise(clear):
         if signs[a] == signs[b]:
             continue
         between = np.sign(values[a : b + 1])
         crossings = a + np.flatnonzero(between[:-1] * between[1:] < 0)
-        # one crossing of neighbours is where it flips; otherwise what lies between is noise, and a straight line is as good
+        # One crossing of neighbours is where it flips; several are noise, and a straight line is as good.
         i, j = (crossings[0], crossings[0] + 1) if len(crossings) == 1 else (a, b)
         share = abs(values[i]) / (abs(values[i]) + abs(values[j]))
         yield epochs[i] + share * (epochs[j] - epochs[i]), epochs[a], epochs[b], signs[b]

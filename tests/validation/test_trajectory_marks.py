@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theory.trajectories import trajectory
-from validation import clear_signs, epoch_runs, peaks, sign_agreement, sign_flips
+from validation import clear_signs, epoch_runs, peaks, sign_agreement, sign_flips, trajectory_marks
 
 
 def line(values, epochs=None):
@@ -118,9 +118,10 @@ def test_every_two_measures_are_compared_at_the_epochs_they_share():
 
 
 def test_what_cannot_be_marked_is_refused_in_a_sentence():
+    # The check itself, since the run-time type checker of the tests answers before it would.
+    with pytest.raises(TypeError, match="give a labelled array with the dim epoch"):
+        trajectory_marks._refuse_unfit(np.zeros(3))
     for function in (peaks, sign_flips, clear_signs):
-        with pytest.raises(TypeError, match="give a labelled array with the dim epoch"):
-            function(np.zeros(3))
         with pytest.raises(ValueError, match="need a labelled dim epoch"):
             function(xr.DataArray(np.zeros(3), dims="start"))
     with pytest.raises(ValueError, match="give two or more"):
