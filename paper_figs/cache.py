@@ -18,7 +18,18 @@ Result = TypeVar("Result")
 
 _KEPT_BYTES = 2**30  # older results make room for newer ones beyond this
 # Modules that compute nothing that is kept: what figures keep, they ask of other modules.
-_DRAWN_ONLY = ("figure_", "style", "panels", "progress", "registry", "__main__")
+_DRAWN_ONLY = (
+    "figure_",
+    "style",
+    "panels",
+    "progress",
+    "registry",
+    "__main__",
+    "damping",
+    "every_source",
+    "influence_plot",
+    "wording",
+)
 
 
 class ResultCache:

@@ -10,9 +10,9 @@ from matplotlib.ticker import FuncFormatter
 
 from paper_figs.panels import draw_queries, draw_transitions, mark_help_and_harm, panel_label, sample_legend
 from paper_figs.style import COLUMN_WIDTH, figure_style
-from validation import agreement
+from validation import agreement, sign_flips
 
-__all__ = ["SOURCE", "describe_indefinite", "describe_kernel_limit", "draw_damped", "indefinite"]
+__all__ = ["SOURCE", "describe_indefinite", "describe_kernel_limit", "describe_spikes", "draw_damped", "indefinite"]
 
 SOURCE = "dog"
 _CUT = 0.98  # quantile of the absolute values that decides where a panel's axis ends; near-singular matrices spike
@@ -35,6 +35,14 @@ def describe_kernel_limit(curvature: xr.Dataset, kernel: xr.DataArray) -> str:
     scaled = curvature["influence"] * curvature["max_abs_eigenvalue"]
     found = [agreement(-kernel, scaled.sel(damping=constant)).pearson for constant in curvature["damping"].values]
     return ", ".join(f"{r:.3f} at c = {float(c):g}" for c, r in zip(curvature["damping"], found, strict=True))
+
+
+def describe_spikes(curvature: xr.Dataset) -> str:
+    """Say how often the influence of dog changes its clear sign at each damping constant, at most and over queries."""
+    influence = curvature["influence"].drop_sel(query=SOURCE)
+    counts = sign_flips(influence)["epoch"].notnull().sum("flip").max("query")
+    listed = ", ".join(f"{int(n)} at c = {float(c):g}" for c, n in zip(counts["damping"], counts, strict=True))
+    return f"Most clear changes of sign of one trajectory: {listed}."
 
 
 def draw_damped(curvature: xr.Dataset, transitions: xr.DataArray, *, matrix: str, last_epoch: float) -> Figure:
@@ -65,6 +73,8 @@ def draw_damped(curvature: xr.Dataset, transitions: xr.DataArray, *, matrix: str
             axes.set_title(f"damping c = {constant:g}", pad=8)
             axes.set_ylabel("influence of dog")
             panel_label(axes, letter)
+        if bool(not_positive.any()):
+            grid.flat[5].plot([], [], color="0.35", linewidth=4, label="bar above a panel:\ndamped matrix indefinite")
         _draw_eigenvalues(grid.flat[5], curvature, matrix)
         panel_label(grid.flat[5], "f")
         for axes in grid.flat:
@@ -82,7 +92,16 @@ def _cut_axis(axes: Axes, influence: xr.DataArray) -> None:
     usual = 1.5 * float(np.quantile(np.abs(influence), _CUT, axis=influence.get_axis_num("epoch")).max())
     if largest > 2 * usual:
         axes.set_ylim(-usual, usual)
-        axes.text(0.015, 0.985, f"spikes to {largest:.3g}", transform=axes.transAxes, va="top", fontsize=6.5)
+        axes.text(
+            0.015,
+            0.985,
+            f"spikes to {largest:.3g}",
+            transform=axes.transAxes,
+            va="top",
+            fontsize=6.5,
+            zorder=6,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
+        )
     else:
         axes.margins(y=0.12)
         axes.autoscale_view(scalex=False)
@@ -109,5 +128,5 @@ def _draw_eigenvalues(axes: Axes, curvature: xr.Dataset, matrix: str) -> None:
     axes.plot(curvature["epoch"], curvature["min_eigenvalue"], color="black", linestyle=(0, (3, 1.5)), label="smallest")
     axes.axhline(0, color="0.4", linewidth=0.7, zorder=0)
     axes.set_title(f"eigenvalues of the {matrix}")
-    axes.legend(loc="center right")
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.62))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper_figs.panels import draw_queries, draw_transitions, mark_help_and_harm, sample_legend
-from paper_figs.style import COLUMN_WIDTH, SAMPLE_COLOURS, figure_style
+from paper_figs.style import COLUMN_WIDTH, SAMPLE_COLOURS, figure_style, text_colour
 from theory import tree_distance
 from theory.trajectories import labelled_array
+from validation import peaks
 
 __all__ = ["describe_peaks", "distance_means", "draw_every_source", "peak_epochs"]
 
@@ -41,22 +42,25 @@ def distance_means(influence: xr.DataArray) -> xr.DataArray:
 
 def peak_epochs(influence: xr.DataArray) -> xr.DataArray:
     """Return the epoch at which each source harms the queries at each tree distance most, dims (source, distance)."""
-    return distance_means(influence).idxmax("epoch").rename("peak epoch")
+    return peaks(distance_means(influence))["harm_epoch"].rename("peak epoch")
 
 
 def describe_peaks(influence: xr.DataArray) -> str:
     """Say in which order the peaks come, and for how many sources."""
-    peaks = peak_epochs(influence)
-    ordered = int((peaks.diff("distance") > 0).all("distance").sum())
-    spans = [_span(peaks.sel(distance=distance)) for distance in peaks["distance"].values]
+    harm = peak_epochs(influence)
+    ordered = int((harm.diff("distance") > 0).all("distance").sum())
+    spans = [_span(harm.sel(distance=distance)) for distance in harm["distance"].values]
     return (
-        "Circled numbers: strongest harm to the other half of the tree (1), to the other branch of the same half (2) "
+        "Grey, under the lines: means over the queries at one distance in the tree; circled numbers: strongest harm to the other "
+        "half of the tree (1), to the other branch of the same half (2) "
         f"and to the sibling (3), on average over these queries; they come in this order for {ordered} of "
-        f"{peaks.sizes['source']} sources, at epochs {', '.join(spans[:-1])} and {spans[-1]}"
+        f"{harm.sizes['source']} sources, at epochs {', '.join(spans[:-1])} and {spans[-1]}"
     )
 
 
 def _span(epochs: xr.DataArray) -> str:
+    if epochs.isnull().any():
+        return f"none for {int(epochs.isnull().sum())} sources"
     first, last = int(epochs.min()), int(epochs.max())
     return str(first) if first == last else f"{first} to {last}"
 
@@ -76,28 +80,34 @@ def draw_every_source(influence: xr.DataArray, transitions: xr.DataArray, *, tit
         Right end of the axes.
     """
     names = [str(name) for name in influence["source"].values]
-    means, peaks = distance_means(influence), peak_epochs(influence)
+    means, harm = distance_means(influence), peak_epochs(influence)
     with figure_style():
         figure = Figure(figsize=(COLUMN_WIDTH, 7.6), layout="constrained")
         grid = figure.subplots(len(names) // 2, 2, sharex=True, sharey=True)
         for axes, name in zip(grid.flat, names, strict=True):
             draw_queries(axes, influence.sel(source=name), leave_out=name)
-            axes.set_title(f"influence of {name}", color=SAMPLE_COLOURS[name], loc="left")
+            axes.set_title(f"influence of {name}", color=text_colour(SAMPLE_COLOURS[name]), loc="left")
             axes.margins(y=0.08)
         grid.flat[0].set_xlim(0, last_epoch)
         for axes, name in zip(grid.flat, names, strict=True):
             axes.autoscale_view(scalex=False)
             mark_help_and_harm(axes, words=axes is grid[0, 1])
             draw_transitions(axes, transitions)
-            _number_peaks(axes, means.sel(source=name), peaks.sel(source=name))
+            _number_peaks(axes, means.sel(source=name), harm.sel(source=name))
         figure.supxlabel("epoch", fontsize=8)
         figure.supylabel(f"{title} (negative = helps)", fontsize=8)
         sample_legend(figure, names, title="on query")
     return figure
 
 
-def _number_peaks(axes: Axes, means: xr.DataArray, peaks: xr.DataArray) -> None:
-    for number, distance in zip(_NUMBERS, peaks["distance"].values, strict=True):
-        epoch = float(peaks.sel(distance=distance))
+def _number_peaks(axes: Axes, means: xr.DataArray, harm: xr.DataArray) -> None:
+    """Draw each mean over several queries under its lines, and number the strongest harm where it is drawn."""
+    for number, distance in zip(_NUMBERS, harm["distance"].values, strict=True):
+        if distance > 1:
+            line = means.sel(distance=distance)
+            axes.plot(line["epoch"], line, color="0.78", linewidth=3.2, zorder=0.5, solid_capstyle="round")
+        epoch = float(harm.sel(distance=distance))
+        if np.isnan(epoch):
+            continue
         height = float(means.sel(distance=distance, epoch=epoch))
         axes.annotate(number, (epoch, height), (0, 5), textcoords="offset points", ha="center", fontsize=8)

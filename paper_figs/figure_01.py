@@ -28,6 +28,8 @@ def caption(results: Results) -> str:
     largest = float(shown["n"][-1])
     ratios = {name: (shown[f"{name}_deviation"] / shown[f"{name}_bernstein_von_mises"])[:, -1] for name in _DEPTHS}
     peaks = shown["singular_deviation"].max("n")
+    rising = bool((np.diff(shown["singular_transition"].values) > 0).all())
+    order = "a level at a time in this order" if rising else "not in this order"
     spread = ", ".join(f"{float(ratios[name].min()):.2f} to {float(ratios[name].max()):.2f}" for name in _DEPTHS)
     return (
         "Figure 1 (after the paper's Figure 1). Exact posteriors of n observations of the semantic tree, by "
@@ -36,13 +38,11 @@ def caption(results: Results) -> str:
         "one (right). (a, b) Posterior density of the layer weight w of the modes that tell mammals from birds and "
         "trees from flowers, relative to the solution, each column over its largest value. (c, d) Posterior mean of "
         "every level's strength g / s. (e, f) Its posterior standard deviation, and (dashes) the one of Bernstein-von "
-        "Mises, (N / n)^(1/2) / s. The regular posterior moves to its single solution uniformly: all levels pass one "
-        f"half at n = {times['regular']}, the same n for every singular value. The singular one jumps from the "
-        "degenerate w = 0 to the solution, a level at a time from the root down: the two phases weigh the same at n = "
-        f"{times['singular']} (thin verticals), where the deviation peaks at {float(peaks.min()):.2f} to "
-        f"{float(peaks.max()):.2f}; only after its transition does a level concentrate as Bernstein-von Mises has it. "
-        f"Deviation over that of Bernstein-von Mises at n = {largest:.0f}, left and right: {spread}. No sampling, so "
-        "no seed."
+        "Mises, (N / n)^(1/2) / s. The levels, from the root down, of the regular model pass one half at n = "
+        f"{times['regular']}; in the singular one w = 0 and the solution weigh the same at n = {times['singular']} "
+        f"(thin verticals), {order}. The largest deviation of its levels is {float(peaks.min()):.2f} to "
+        f"{float(peaks.max()):.2f}. Deviation over that of Bernstein-von Mises at n = {largest:.0f}, left and right: "
+        f"{spread}. No sampling, so no seed."
     )
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from paper_figs.panels import draw_transitions, panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import BRANCH_COLOURS, COLUMN_WIDTH, LEVEL_COLOURS, SAMPLE_COLOURS, figure_style
+from paper_figs.wording import describe_order
 from validation import LEVEL_NAMES
 
 __all__ = ["caption", "data", "draw"]
@@ -26,7 +27,8 @@ def caption(results: Results) -> str:
     strengths = results.toy.mode_strengths
     worst = float(np.abs(strengths["closed form"] - strengths["simulation"]).max())
     times = results.transitions.groupby("level").mean()
-    stages = ", ".join(f"{float(t):.0f}" for t in times)
+    names = (name.replace("\n", " ") for name in LEVEL_NAMES)
+    stages = describe_order({name: float(t) for name, t in zip(names, times, strict=True)})
     return (
         "Figure 2 (after the paper's Figure 2). The semantic tree and how a linear network learns it. (a) Each item is "
         "described by the nodes on its path from the root; each node's colour is its branch's in all figures. (b) "
@@ -35,8 +37,8 @@ def caption(results: Results) -> str:
         "dots, simulation, the projection of W on the mode; lines, the closed form g(t) = s g0 / (s exp(-2 s t / tau) "
         "- g0 expm1(-2 s t / tau)), where g0 is |W1 v + W2^T u|^2 / 4 without the part shared with faster modes and "
         f"tau = {results.toy.tau:g} epochs, no parameter fitted. Dashes: singular values s. Thin verticals: half-rise "
-        f"times of the closed form, on average {stages} epochs from the root down: a level of the tree is learned "
-        f"after the one above it. The largest difference between line and dot is {worst:.3f}."
+        f"times of the closed form, by level on average {stages}. The largest difference between line and dot is "
+        f"{worst:.3f}."
     )
 
 
@@ -124,4 +126,4 @@ def _draw_modes(axes: Axes, shown: xr.Dataset) -> None:
     axes.set_ylim(0, 1.08 * float(shown["value"].max()))
     axes.set_xlabel("epoch")
     axes.set_ylabel("mode strength")
-    axes.set_title("Modes are learned in stages")
+    axes.set_title("Strength of every mode")

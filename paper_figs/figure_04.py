@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from paper_figs.panels import draw_transitions, mark_help_and_harm, panel_label
 from paper_figs.results import Results, computed_once
-from paper_figs.style import COLUMN_WIDTH, GROUP_COLOURS, SAMPLE_COLOURS, SAMPLE_DASHES, figure_style
-from validation import GROUPS, group_means
+from paper_figs.style import COLUMN_WIDTH, GROUP_COLOURS, SAMPLE_COLOURS, SAMPLE_DASHES, figure_style, text_colour
+from paper_figs.wording import describe_order, in_words
+from validation import GROUPS, group_means, peaks
 from validation.experiments.toy import BRANCHES
 
 __all__ = ["caption", "data", "draw"]
@@ -19,17 +20,27 @@ _SOURCE = "dog"
 # Where dog parts from each group of queries: the two branches, dog's own first.
 _BRANCHES = dict(zip(GROUPS, BRANCHES.values(), strict=True))
 _TITLES = {"plants": "animals | plants", "birds": "mammals | birds", "cat": "dog | cat"}
+_TIMES = {
+    "influence_peak": "strongest harm comes",
+    "leave_one_out_peak": "that of leave-one-out",
+    "onset": "branches begin",
+    "half_way": "they are half way",
+}
 _ONSET = 0.1  # share of the final squared distance that counts as the beginning of a branch
 
 
 def caption(results: Results) -> str:
     """Return the caption."""
     shown = data(results)
-    epochs = {
-        name: ", ".join(f"{float(epoch):.0f}" for epoch in shown[name].values)
-        for name in ("influence_peak", "leave_one_out_peak", "onset", "half_way")
-    }
     explained = shown["plane"]["explained"].values
+    orders = in_words(
+        [
+            f"{words} {describe_order({name: float(shown[variable].sel(group=name)) for name in _BRANCHES})}"
+            for variable, words in _TIMES.items()
+        ]
+    )
+    early = (shown["half_way"] - shown["influence_peak"]).values
+    late = (shown["influence_peak"] - shown["onset"]).values
     return (
         "Figure 4 (after the paper's Figure 4). (a) Bayesian influence of dog, averaged over plants, birds and cat; "
         "negative = dog helps. Numbers: strongest harm. (b-d) The hidden representations of the two branches at which "
@@ -37,13 +48,15 @@ def caption(results: Results) -> str:
         "the branch begins, a tenth of the final squared distance between the branches; squares: half of it. (e) All "
         f"samples in two dimensions (axes common to all epochs, {explained[0]:.0%} and {explained[1]:.0%} of the "
         "spread) and (f) the animals alone, in the plane of their first axis and the one that parts dog from cat; "
-        "dots: where dog's branch is at the epochs of the numbered peaks. Epochs for plants, birds and cat: peaks of "
-        f"influence {epochs['influence_peak']} (leave-one-out {epochs['leave_one_out_peak']}); branches begin at "
-        f"{epochs['onset']} and are half way at {epochs['half_way']}, the half-rise times of the modes (thin "
-        "verticals). So influence peaks in the order of the branches and close to their beginning, well before they "
-        "are half way: once the distinction is learned there is nothing left to influence. Seed "
+        f"dots: where dog is at the epochs of the numbered peaks. {orders[0].upper()}{orders[1:]}. For these three the "
+        f"peak of influence is {_signed(late)} epochs after the branch begins, and {_signed(early)} before it is half "
+        "way. Thin verticals: half-rise times of the closed-form modes. Seed "
         f"{results.settings.toy.seed}."
     )
+
+
+def _signed(epochs: np.ndarray) -> str:
+    return ", ".join(f"{epoch:.0f}" for epoch in epochs)
 
 
 @computed_once
@@ -58,8 +71,8 @@ def data(results: Results) -> xr.Dataset:
     return xr.Dataset(
         {
             "influence": means,
-            "influence_peak": means.idxmax("epoch"),
-            "leave_one_out_peak": xr.concat([retrained[name].idxmax("epoch") for name in _BRANCHES], groups),
+            "influence_peak": peaks(means)["harm_epoch"],
+            "leave_one_out_peak": peaks(xr.concat([retrained[name] for name in _BRANCHES], groups))["harm_epoch"],
             "onset": _branching(results, _ONSET),
             "half_way": _branching(results, 0.5),
             "plane": toy.embedding(),
@@ -83,14 +96,14 @@ def _branching(results: Results, fraction: float) -> xr.DataArray:
 def draw(results: Results) -> Figure:
     """Draw influence and branches on one axis of epochs, and the branches in the plane."""
     shown = data(results)
-    peaks = {name: int(shown["influence_peak"].sel(group=name)) for name in _BRANCHES}
+    harm = {name: int(shown["influence_peak"].sel(group=name)) for name in _BRANCHES}
     with figure_style():
         figure = Figure(figsize=(COLUMN_WIDTH, 5.6), layout="constrained")
         over_time, in_plane = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
         left = list(over_time.subplots(4, 1, sharex=True, height_ratios=(2, 1, 1, 1)))
         upper, lower = in_plane.subplots(2, 1)
         left[0].set_xlim(0, results.last_shown_epoch)
-        _draw_influence(left[0], shown, peaks)
+        _draw_influence(left[0], shown, harm)
         animals = shown["animal_plane"].rename(animal="sample", animal_axis="axis")
         for axes, name, (plane, axis) in zip(
             left[1:], _BRANCHES, ((shown["plane"], 0), (animals, 0), (animals, 1)), strict=True
@@ -98,19 +111,19 @@ def draw(results: Results) -> Figure:
             _draw_line(axes, plane.sel(sample=[s for side in _BRANCHES[name] for s in side]).isel(axis=axis))
             _mark_branch(axes, shown.sel(group=name))
             axes.set_title(_TITLES[name], loc="left")
-            axes.axvline(peaks[name], color=GROUP_COLOURS[name], linewidth=0.8)
+            axes.axvline(harm[name], color=GROUP_COLOURS[name], linewidth=0.8)
         for axes in left:
             draw_transitions(axes, shown["half_rise_time"])
         left[-1].set_xlabel("epoch")
-        _draw_plane(upper, shown["plane"], peaks, "all items")
-        _draw_plane(lower, animals, peaks, "animals")
+        _draw_plane(upper, shown["plane"], harm, "all items")
+        _draw_plane(lower, animals, harm, "animals")
         for letter, axes in zip("abcdef", (*left, upper, lower), strict=True):
             panel_label(axes, letter)
     return figure
 
 
-def _draw_influence(axes: Axes, shown: xr.Dataset, peaks: dict[str, int]) -> None:
-    for number, (name, epoch) in enumerate(peaks.items(), start=1):
+def _draw_influence(axes: Axes, shown: xr.Dataset, harm: dict[str, int]) -> None:
+    for number, (name, epoch) in enumerate(harm.items(), start=1):
         line = shown["influence"].sel(group=name)
         axes.plot(line["epoch"], line, color=GROUP_COLOURS[name], label=f"dog on {name}")
         axes.axvline(epoch, color=GROUP_COLOURS[name], linewidth=0.8, ymax=0.92)
@@ -134,16 +147,15 @@ def _mark_branch(axes: Axes, shown: xr.Dataset) -> None:
         axes.plot(float(shown[part]), 0, marker, color="black", markersize=4, markerfacecolor="white", zorder=5)
 
 
-def _draw_plane(axes: Axes, plane: xr.DataArray, peaks: dict[str, int], title: str) -> None:
+def _draw_plane(axes: Axes, plane: xr.DataArray, harm: dict[str, int], title: str) -> None:
     for sample in plane["sample"].values:
         path = plane.sel(sample=sample)
         colour = SAMPLE_COLOURS[sample]
         axes.plot(path[:, 0], path[:, 1], color=colour, linestyle=SAMPLE_DASHES[sample], linewidth=1.0)
         axes.plot(path[-1, 0], path[-1, 1], "o", color=colour, markersize=3)
     _label_ends(axes, plane.isel(epoch=-1))
-    for number, (name, epoch) in enumerate(peaks.items(), start=1):
-        first = [s for s in _BRANCHES[name][0] if s in plane["sample"].values]
-        place = plane.sel(sample=first, epoch=epoch).mean("sample")
+    for number, epoch in enumerate(harm.values(), start=1):
+        place = plane.sel(sample=_SOURCE, epoch=epoch)
         axes.plot(*place.values, "o", color="black", markersize=3.5, zorder=5)
         _number(axes, float(place[0]), float(place[1]), number, (-6, 7))
     axes.margins(x=0.35, y=0.1)
@@ -173,7 +185,7 @@ def _label_ends(axes: Axes, ends: xr.DataArray) -> None:
             ha="left",
             va="center" if x > 0 else "bottom" if y < -near else "top",
             fontsize=7,
-            color=SAMPLE_COLOURS[str(together[0])],
+            color=text_colour(SAMPLE_COLOURS[str(together[0])]),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from paper_figs.panels import panel_label
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, figure_style
+from paper_figs.wording import panels_in_words
 from validation import agreement, without_self
 
 __all__ = ["caption", "data", "draw"]
@@ -27,25 +30,39 @@ def caption(results: Results) -> str:
     best, anywhere = (values.where(values == values.max(), drop=True) for values in (longest, shown["correlation"]))
     by_localization = longest.max(["step_size", "n_beta"])
     trend = ", ".join(f"{float(v):.2f} at {float(v['localization']):g}" for v in by_localization)
+    *maps_of, lines, last = _letters(shown)
+    maps = panels_in_words("".join(maps_of))
+    stable = longest.notnull()
+    steps = stable["step_size"]
+    drawn = stable.any("step_size")
+    longest_stable = steps.where(stable).max("step_size")
+    best_step = longest.fillna(-np.inf).idxmax("step_size")
+    edge, columns = int(((best_step == longest_stable) & drawn).sum()), int(drawn.sum())
     side = shown["side_correlation"].max("side_step_size")
     by_decay = float((side.max("decay") - side.min("decay")).max())
     by_stability = float((side.max("stability") - side.min("stability")).max())
     return (
         "Figure 6 (after the paper's Figure 6). Pearson correlation of the Bayesian influence by Algorithm 1 with "
-        "leave-one-out, over all pairs of different samples and all checkpoints. (a-d) Every step size and "
+        f"leave-one-out, over all pairs of different samples and all checkpoints. {maps} Every step size and "
         f"localization at several n_beta, {int(shown['chains'][-1])} chains of {int(shown['draws'][-1])} draws (the "
         f"data file has fewer as well), decay b = {sampler.decay:g}, stability a = {sampler.stability:g}; grey: the "
         f"step is outside the stable range, or a chain diverged ({int(longest.isnull().sum())} of {longest.size} "
-        "settings). (e) Against the number of draws, at the best setting. (f) Best over step sizes for every b and a, "
+        f"settings). ({lines}) Against the number of draws, at the best setting. ({last}) Best over step sizes for "
+        f"every b and a, "
         f"at n_beta = {sampler.n_beta:g} and localization = {sampler.localization:g}. Best with the longest chains: "
         f"{_setting(best)}; best of all: {_setting(anywhere)}, with {int(anywhere['chains'][0])} chains of "
         f"{int(anywhere['draws'][0])} draws. The exact gradient kernel, to which strong localization tends, has "
-        f"{kernel:.3f} (line in e). Best by localization: {trend}. Correlation is high along the edge of the stable "
-        "range: the pull must be strong, for the posterior stays where the loss is nearly linear, and the step long "
-        f"enough that chains forget their start. The decay rate matters by at most {by_decay:.2f}, the stability "
-        f"constant by {by_stability:.2f}. The paper's setting (step size 1e-3, localization 5e3) is outside the stable "
-        f"range. Seed {results.settings.sweep.seed}."
+        f"{kernel:.3f} (line in {lines}). Best by localization: {trend}. For {edge} of {columns} choices of n_beta "
+        "and localization with a stable step the longest such step is the best one. "
+        f"From the worst to the best decay rate the correlation changes by at most {by_decay:.2f}, over the stability "
+        f"constants by {by_stability:.2f}. The paper's setting has step size x localization = 5; from 4 on it is "
+        f"refused. Seed {results.settings.sweep.seed}."
     )
+
+
+def _letters(shown: xr.Dataset) -> str:
+    """Return the letters of the panels: a map for every n_beta, then two more."""
+    return ascii_lowercase[: shown.sizes["n_beta"] + 2]
 
 
 def _setting(best: xr.DataArray) -> str:
@@ -86,7 +103,7 @@ def draw(results: Results) -> Figure:
         side.set_ylabel("decay rate b")
         side.set_title("best over step sizes")
         figure.colorbar(ScalarMappable(_SCALE, _MAP), ax=maps, label="correlation with leave-one-out", aspect=40)
-        for axes, letter in zip((*maps, lines, side), "abcdef", strict=False):
+        for axes, letter in zip((*maps, lines, side), _letters(shown), strict=True):
             panel_label(axes, letter)
     return figure
 

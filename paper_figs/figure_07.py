@@ -22,7 +22,7 @@ def caption(results: Results) -> str:
         f"{s.sampler.localization:g}, step size = {s.sampler.step_size:g}, stability = {s.sampler.stability:g}); "
         "negative = the source helps the query. Siblings stand side by side; hues are branches of the tree. "
         f"{describe_peaks(shown['influence'])}. Thin verticals: half-rise times of the closed-form modes. Influence on "
-        f"the sample itself, negative throughout, is left out. Largest standard error: {error:.2g}. Seed {s.seed}."
+        f"the sample itself is left out. Largest standard error: {error:.2g}. Seed {s.seed}."
     )
 
 

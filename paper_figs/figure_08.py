@@ -19,10 +19,10 @@ def caption(results: Results) -> str:
     return (
         "Figure 8 (after the paper's Figure 8). Leave-one-out loss difference, loss of j with sample i minus loss "
         "without it, by retraining from the same initial weights; negative = the source helps the query. "
-        f"{describe_peaks(shown['retrained'])}. The closed form from the actual initial weights, which would hide "
-        f"under the lines, agrees with Pearson {found.worst_pearson:.6f} or more and slope within "
-        f"{found.worst_slope_error:.2%} for every pair. Thin verticals: half-rise times of the closed-form modes. "
-        f"Influence on the sample itself, which is never positive, is left out. {training.epochs} epochs of full-batch "
+        f"{describe_peaks(shown['retrained'])}. The closed form from the actual initial weights (in the data "
+        f"file) has with it, for the worst pair, Pearson {found.worst_pearson:.6f} and slope off by "
+        f"{found.worst_slope_error:.2%}. Thin verticals: half-rise times of the closed-form modes. "
+        f"Influence on the sample itself is left out. {training.epochs} epochs of full-batch "
         f"descent at learning rate {training.lr:g}. Seed {training.seed}."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 from matplotlib.figure import Figure
 
-from paper_figs.damping import SOURCE, describe_indefinite, describe_kernel_limit, draw_damped
+from paper_figs.damping import SOURCE, describe_indefinite, describe_kernel_limit, describe_spikes, draw_damped
 from paper_figs.results import Results, computed_once
 
 __all__ = ["caption", "data", "draw"]
@@ -18,12 +18,12 @@ def caption(results: Results) -> str:
     return (
         "Figure 9 (after the paper's Figure 9). Classical influence of dog, -(1/N) grad l_j (H + c max|eig H| I)^-1 "
         "grad l_dog, with the exact Hessian H of the mean loss at every checkpoint, for five damping constants c; "
-        "negative = dog helps. (f) Extreme eigenvalues of H. H is indefinite, with a smallest eigenvalue down to "
-        f"{ratio:.3f} of the largest absolute one; grey strips: checkpoints where the damped matrix still is, so that "
-        f"no local posterior corresponds to the influence drawn ({describe_indefinite(shown)}, of "
-        f"{shown.sizes['epoch']}). Where eigenvalues cancel the damping, influence spikes and changes sign; at c = 1 "
-        "they nearly do until the first mode is learned. Only strong damping gives the instantaneous influence with "
-        "the stages of Figure 3a: Pearson of influence times damping with minus the gradient kernel, over all pairs "
+        "negative = dog helps. (f) Extreme eigenvalues of H; the smallest is down to "
+        f"{ratio:.3f} of the largest absolute one; dark bar above a panel: checkpoints where the damped matrix still "
+        f"is, so that no local posterior corresponds to the influence drawn ({describe_indefinite(shown)}, of "
+        f"{shown.sizes['epoch']}). {describe_spikes(shown)} "
+        "Pearson of influence times damping with minus the gradient kernel, the instantaneous influence, over all "
+        "pairs "
         f"and checkpoints, {describe_kernel_limit(results.hessian, results.toy.kernel)}. Thin verticals: half-rise "
         f"times of the closed-form modes. Seed {results.settings.toy.training.seed}."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 from matplotlib.figure import Figure
 
-from paper_figs.damping import SOURCE, describe_kernel_limit, draw_damped
+from paper_figs.damping import SOURCE, describe_indefinite, describe_kernel_limit, describe_spikes, draw_damped
 from paper_figs.results import Results, computed_once
 
 __all__ = ["caption", "data", "draw"]
@@ -13,13 +13,16 @@ __all__ = ["caption", "data", "draw"]
 
 def caption(results: Results) -> str:
     """Return the caption."""
+    shown = data(results)
+    largest = shown["max_abs_eigenvalue"]
+    relative = shown["min_eigenvalue"] / largest
     return (
         "Figure 10 (after the paper's Figure 10). As Figure 9 with the Gauss-Newton matrix G in place of the Hessian: "
-        "-(1/N) grad l_j (G + c max|eig G| I)^-1 grad l_dog; negative = dog helps. (f) G has no negative eigenvalue, "
-        "so any damping gives a posterior and influence is smooth; its scale grows a thousandfold when the first mode "
-        "is learned, and the damping with it. Weak damping favours the directions of small curvature and has other "
-        "stages; strong damping tends to the instantaneous influence of Figure 3a: Pearson of influence times damping "
-        "with minus the gradient kernel, over all pairs and checkpoints, "
+        "-(1/N) grad l_j (G + c max|eig G| I)^-1 grad l_dog; negative = dog helps. (f) Extreme eigenvalues of G: the "
+        f"smallest is down to {float(relative.min()):.1g} of the largest, which grows by a factor of "
+        f"{float(largest.max() / largest[0]):.2g} from the start; checkpoints where the damped matrix is indefinite: "
+        f"{describe_indefinite(shown)}. {describe_spikes(shown)} Pearson of influence times damping "
+        "with minus the gradient kernel, the instantaneous influence, over all pairs and checkpoints, "
         f"{describe_kernel_limit(results.gauss_newton, results.toy.kernel)}. Thin verticals: half-rise times of the "
         f"closed-form modes. Seed {results.settings.toy.training.seed}."
     )

@@ -24,8 +24,8 @@ def caption(results: Results) -> str:
         f"negative = the source helps the query. {describe_peaks(shown['sample_weight'])}. Against the derivative of "
         f"weighted retraining (central difference, in the data file): Pearson {right.pearson:.3f}, slope "
         f"{right.slope:.2f}; the paper's printed formula (reading P1, in the data file) {printed.pearson:.3f} and "
-        f"{printed.slope:.2f}. Leave-one-out is another quantity (Figure 8): Pearson {whole.pearson:.2f} with this "
-        "one, because the whole weight is far outside linear response. Thin verticals: half-rise times of the "
+        f"{printed.slope:.2f}. Leave-one-out (Figure 8), against this one: Pearson {whole.pearson:.2f}, and slope "
+        f"{whole.slope:.2f} of this one on it. Thin verticals: half-rise times of the "
         f"closed-form modes. Influence on the sample itself is left out. Seed {results.settings.toy.training.seed}."
     )
 

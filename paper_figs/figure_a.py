@@ -46,13 +46,10 @@ def caption(results: Results) -> str:
         "(a) Local free energies less n L_V: exact (lines) and n L + lambda log n + C (dashes). (b) Posterior weights "
         f"of the phases: a transition of Type A at n = {exact:.0f}; the closed form by Lambert's W (thin vertical) "
         f"gives {closed:.0f}. (c-e) Bayesian influence -(n / 6) Cov(l_i, l_j) of three pairs of samples, exact, split "
-        f"by the law of total covariance; negative = helps. Through the transition: {'; '.join(extremes)}. So "
-        "influence peaks for the samples about which the phases disagree, and for them only, and flips its sign and "
-        "back where they disagree in opposite ways; the peak is a little beyond the transition, because influence is n "
-        "/ 6 times a covariance. As a function of the weight of U alone the total is extremal at "
-        f"{float(position.min()):.2f} to {float(position.max()):.2f}, not at the paper's 1/2, because the covariances "
-        f"within the phases differ, and nowhere for {int(position.isnull().sum())} of {position.size} pairs. No "
-        "sampling, so no seed."
+        f"by the law of total covariance; negative = helps. Through the transition: {'; '.join(extremes)}. "
+        "As a function of the weight of U alone the total is extremal at "
+        f"{float(position.min()):.2f} to {float(position.max()):.2f} (the paper: 1/2), and nowhere for "
+        f"{int(position.isnull().sum())} of {position.size} pairs. No sampling, so no seed."
     )
 
 

@@ -36,8 +36,7 @@ def caption(results: Results) -> str:
         f"solution from the actual initial weights). (a) On cat; its strongest harm moves from epoch {small} to "
         f"{whole}. (b) On sparrow. (c) Agreement of the change at epsilon with the derivative over all pairs of "
         f"different samples and all epochs, Pearson and slope through the origin: {found} (linear response would give "
-        "1 and 1). A tenth of the weight is nearly linear; the whole weight is not, and a derivative must not be read "
-        "as leave-one-out. Thin verticals: half-rise times of the closed-form modes. Seed "
+        "1 and 1). Thin verticals: half-rise times of the closed-form modes. Seed "
         f"{results.settings.toy.training.seed}."
     )
 

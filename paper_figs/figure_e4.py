@@ -32,8 +32,9 @@ def caption(results: Results) -> str:
     step = float(shown["discretised"])
     mala, sgld = (f"{float(shown[k]):.3f} +- {float(shown[f'{k}_error']):.3f}" for k in ("mala", "sgld"))
     return (
-        "Figure E4 (beyond the paper). Algorithm 1 leaves out the divergence of its preconditioner, so it does not "
-        f"sample the posterior. (a) L = |w|^2 / 2 at n_beta = {bias.n_beta:g}: variance of the weights over the "
+        "Figure E4 (beyond the paper). Algorithm 1 leaves out the divergence of its preconditioner, so its "
+        f"stationary law is another one. (a) L = |w|^2 / 2 at n_beta = {bias.n_beta:g}: variance of the weights over "
+        "the "
         "posterior's, against the stability constant a. Line: closed form of the limit in which V follows the weights "
         f"at once, where the law is p / G, not p, from {limit[0]:.2f} to {limit[-1]:.2f}; dots: Algorithm 1 at decay "
         f"rates b, two standard errors; b = {bias.decays[0]:g}, which is that limit but for the finite step, has "

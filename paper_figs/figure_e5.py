@@ -39,8 +39,8 @@ def caption(results: Results) -> str:
         f"{shown['n_beta'].values[1]:g}, where it is up to {raw} off; colour, extrapolated to infinite n_beta with the "
         "correction that the multiplicity m asks for. (b) Relative difference of the extrapolated value, two standard "
         f"errors. {found}. Largest difference {float(relative.max()):.1%}, at most {float(np.abs(z).max()):.1f} "
-        "standard errors, which do not cover what the form of the extrapolation leaves out. The paper's 8-50-15 "
-        f"network has 60 at every rank, so it cannot test this. {settings.chains} chains; largest R-hat "
+        f"standard errors, which do not cover what the form of the extrapolation leaves out. {settings.chains} "
+        "chains; largest R-hat "
         f"{float(shown['r_hat'].max()):.3f}. Seed {settings.seed}."
     )
 

@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 
 from paper_figs.results import Results, computed_once
 from paper_figs.style import COLUMN_WIDTH, figure_style
+from paper_figs.wording import in_words
 from validation import MATRIX, MEASURES, correlations
 
 __all__ = ["caption", "data", "draw"]
@@ -43,6 +44,7 @@ def caption(results: Results) -> str:
     """Return the caption."""
     shown = data(results)
     table, questions = shown["correlation"].values, shown["question"].values
+    unasked = [str(name) for name in shown["measure"].values[questions == _NONE]]
     asked, pairs = questions != _NONE, ~np.eye(len(table), dtype=bool)
     same = table[pairs & (questions[:, None] == questions) & asked]
     different = table[(questions[:, None] != questions) & asked & asked[:, None]]
@@ -52,9 +54,8 @@ def caption(results: Results) -> str:
         f"different samples and all common epochs ({len(table)} measures: closed forms blue, sampling and curvature "
         "green, retraining orange), ordered by the question that they answer. Measures that answer the same question "
         f"correlate with {np.median(same):.3f} (median; {same.min():.2f} to {same.max():.4f}), others with "
-        f"{np.median(different):.2f} ({different.min():.2f} to {different.max():.2f}): the derivative, leave-one-out "
-        "and the instantaneous influence are three quantities, each known more than one way. The Hessian with damping "
-        f"c = 0.1 is indefinite for most of training and answers none ({outside.min():.2f} to {outside.max():.2f}). "
+        f"{np.median(different):.2f} ({different.min():.2f} to {different.max():.2f}). Measures without a question "
+        f"({in_words(unasked)}): {outside.min():.2f} to {outside.max():.2f} with those that have one. "
         f"Seed {results.settings.toy.seed}."
     )
 

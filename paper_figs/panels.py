@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_figs.style import SAMPLE_COLOURS, SAMPLE_DASHES
+from paper_figs.style import GROUND, SAMPLE_COLOURS, SAMPLE_DASHES, text_colour
+from validation import peaks
 
 __all__ = [
     "draw_queries",
@@ -40,7 +40,7 @@ def mark_help_and_harm(axes: Axes, *, words: bool = True) -> None:
     """Draw the line of no influence, shade the side on which the source helps, and name both sides."""
     axes.axhline(0, color="0.4", linewidth=0.7, zorder=0)
     low, high = axes.get_ylim()
-    axes.axhspan(low, 0, color="0.955", linewidth=0, zorder=-2)
+    axes.axhspan(low, 0, color=GROUND, linewidth=0, zorder=-2)
     axes.set_ylim(low, high)
     if words:
         for text, height, side in (("harms", 0.985, "top"), ("helps", 0.015, "bottom")):
@@ -104,20 +104,27 @@ def sample_legend(figure: Figure, names: Sequence[str], *, title: str, source: s
     figure.legend(handles=handles, loc="outside upper center", ncols=len(names) // 2, title=title, title_fontsize=7)
 
 
-def mark_peak(axes: Axes, line: xr.DataArray, colour: str, *, lowest: bool = False) -> None:
-    """Mark the highest (or lowest) point of `line`, dims (epoch,), by a triangle with its epoch."""
-    position = int(np.argmin(line.values) if lowest else np.argmax(line.values))
-    epoch, height = line["epoch"].values[position], line.values[position]
-    marker, offset, side = ("^", -5, "top") if lowest else ("v", 5, "bottom")
+def mark_peak(axes: Axes, line: xr.DataArray, colour: str, *, lowest: bool = False, words: bool = True) -> None:
+    """Mark the strongest harm (or help) of `line`, dims (epoch,), where it is drawn, by a triangle with its epoch.
+
+    Nothing is marked if the line is never on that side.
+    """
+    side = "help" if lowest else "harm"
+    found = peaks(line)
+    epoch, height = float(found[f"{side}_epoch"]), float(found[side])
+    if not found[f"{side}_epoch"].notnull():
+        return
+    marker, offset, above = ("^", -5, "top") if lowest else ("v", 5, "bottom")
     axes.plot(epoch, height, marker, color=colour, markersize=5, zorder=5, markeredgecolor="white", markeredgewidth=0.6)
-    axes.annotate(
-        f"{epoch:.0f}",
-        (epoch, height),
-        (0, offset),
-        textcoords="offset points",
-        ha="center",
-        va=side,
-        fontsize=7,
-        color=colour,
-        zorder=6,
-    )
+    if words:
+        axes.annotate(
+            f"{epoch:.0f}",
+            (epoch, height),
+            (0, offset),
+            textcoords="offset points",
+            ha="center",
+            va=above,
+            fontsize=7,
+            color=text_colour(colour),
+            zorder=6,
+        )

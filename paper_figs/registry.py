@@ -35,6 +35,7 @@ from paper_figs import (
     figure_e6,
 )
 from paper_figs.results import Results
+from paper_figs.style import figure_style
 
 __all__ = ["FIGURES", "PaperFigure", "find_figures", "save_figure"]
 
@@ -119,17 +120,32 @@ def find_figures(names: list[str] | None) -> list[PaperFigure]:
     return chosen
 
 
+_QUICK = "quick settings: coarse grids and short chains; draw without --quick to read numbers"
+
+
 def save_figure(figure: PaperFigure, results: Results, folder: Path) -> list[Path]:
     """Write the figure as PNG and PDF, its numbers as netCDF and its caption as text; return the paths.
 
-    The four files are finished before any of them replaces an older one.
+    With quick settings image and caption say so. The four files are finished before any of them replaces an older one.
     """
-    drawn = figure.draw(results)
-    with TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
+    drawn, caption = figure.draw(results), figure.caption(results)
+    if results.settings.quick:
+        _stamp(drawn, _QUICK)
+        caption += f" Drawn with {_QUICK}."
+    with TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished, figure_style():
         paths = [Path(unfinished) / f"{figure.stem}{suffix}" for suffix in (".png", ".pdf", ".nc", ".txt")]
         drawn.savefig(paths[0])
         drawn.set_layout_engine("none")  # the second image takes the layout of the first, which takes long to find
         drawn.savefig(paths[1], metadata={"CreationDate": None})
         figure.data(results).to_netcdf(paths[2], engine="h5netcdf")
-        paths[3].write_text(figure.caption(results) + "\n")
+        paths[3].write_text(caption + "\n")
         return [path.rename(folder / path.name) for path in paths]
+
+
+def _stamp(figure: Figure, words: str) -> None:
+    """Write a line below everything else, in a strip of its own."""
+    strip = 0.2 / figure.get_size_inches()[1]  # inches
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, strip, 1, 1 - strip))
+    figure.text(0.5, strip / 4, words, ha="center", va="bottom", fontsize=7, color="#A00000")

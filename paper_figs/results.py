@@ -58,6 +58,8 @@ class FigureSettings:
         Settings of the language model trained on text.
     device
         Where chains run: "cpu", or a CUDA device by torch's name.
+    quick
+        Whether these are the coarse settings of a trial run; figures and captions say so.
     """
 
     toy: ToySettings = field(default_factory=ToySettings)
@@ -68,6 +70,7 @@ class FigureSettings:
     induction: InductionSettings = field(default_factory=InductionSettings)
     text: TextSettings = field(default_factory=TextSettings)
     device: str = "cpu"
+    quick: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -137,6 +140,7 @@ class FigureSettings:
             induction=InductionSettings.seeded(seed, quick=True),
             text=TextSettings.seeded(seed, quick=True, corpus=corpus, checkpoints=checkpoints),
             device=device,
+            quick=True,
         )
 
 
@@ -291,6 +295,16 @@ class Results:
         s = self.settings.toy
         every = max(1, s.every // 4)
         return self.kept("brief ablation of dog", s, lambda: self.toy.solved_brief_ablation(every, ["dog"]))
+
+    def brief_ablation_of_dog_from(self, sigma: float) -> xr.DataArray:
+        """Return what `brief_ablation_of_dog` is for the run's initial weights scaled to `sigma`."""
+        s = self.settings.toy
+        every = max(1, s.every // 4)
+        return self.kept(
+            "brief ablation of dog",
+            (s, sigma),
+            lambda: self.toy.variant(sigma=sigma).solved_brief_ablation(every, ["dog"]),
+        )
 
 
 def computed_once(function: Callable[[Results], Result]) -> Callable[[Results], Result]:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
 
 __all__ = [
     "BRANCH_COLOURS",
     "COLUMN_WIDTH",
     "DIVERGING",
+    "GROUND",
     "GROUP_COLOURS",
     "LEVEL_COLOURS",
     "PAIR_COLOURS",
@@ -18,23 +21,25 @@ __all__ = [
     "SAMPLE_DASHES",
     "SMALLEST_FONT",
     "TOKEN_CLASS_COLOURS",
+    "contrast",
     "figure_style",
+    "text_colour",
 ]
 
 COLUMN_WIDTH = 6.75  # inches: the text width of a page with one column, at which figures are read without scaling
 SMALLEST_FONT = 6.5  # points
 
-# Animals are warm (mammals orange, birds magenta), plants cool (trees green, flowers blue); siblings differ in
-# lightness. The eight are at least 20 CIELAB units apart for normal, protan, deutan and tritan readers (tested).
+# Animals are warm (mammals brown and yellow, birds magenta), plants cool (trees green, flowers blue); siblings differ
+# in lightness. The eight are at least 30 CIELAB units apart for normal, protan, deutan and tritan readers (tested).
 SAMPLE_COLOURS = {
-    "dog": "#8A2D06",
-    "cat": "#FEA02F",
-    "sparrow": "#66086E",
-    "penguin": "#E8559F",
-    "pine": "#0A4D30",
-    "oak": "#57C785",
-    "rose": "#1237B8",
-    "lily": "#8E9BFA",
+    "dog": "#402318",
+    "cat": "#DEA600",
+    "sparrow": "#7D0063",
+    "penguin": "#F664B4",
+    "pine": "#057924",
+    "oak": "#52CC81",
+    "rose": "#04269C",
+    "lily": "#9284FF",
 }
 BRANCH_COLOURS = {
     "living thing": "#262626",
@@ -49,7 +54,6 @@ SAMPLE_DASHES: dict[str, tuple[int, tuple[float, ...]]] = {
     name: (0, ()) if k % 2 == 0 else (0, (4, 1.2)) for k, name in enumerate(SAMPLE_COLOURS)
 }
 GROUP_COLOURS = {"plants": BRANCH_COLOURS["plant"], "birds": BRANCH_COLOURS["bird"], "cat": SAMPLE_COLOURS["cat"]}
-LEVEL_COLOURS = ("#000000", "#4D4D4D", "#7A7A7A", "#A6A6A6")
 # Pairs of tokens (Figure 15, after the paper's blue, red and green) and classes of tokens: Okabe and Ito's palette.
 PAIR_COLOURS = {"repeated - repeated": "#0072B2", "fresh - fresh": "#D55E00", "fresh - repeated": "#009E73"}
 TOKEN_CLASS_COLOURS = {
@@ -60,7 +64,44 @@ TOKEN_CLASS_COLOURS = {
     "left delimiter": "#D55E00",
     "right delimiter": "#E69F00",
 }
+LEVEL_COLOURS = ("#1A1A1A", "#5B2A86", "#B8336A", "#E07B39")  # from the root down, the darkest first
 DIVERGING = "PuOr_r"  # purple = helps (negative), orange = harms; safe for colour-blind readers
+
+GROUND = "0.955"  # the shade of the side on which a source helps
+_READABLE = 4.5  # contrast that WCAG 2.2 (1.4.3) asks of text
+
+
+def contrast(colour: str, ground: str = "white") -> float:
+    """Return the contrast ratio of two colours by WCAG 2.2, from 1 to 21.
+
+    Examples
+    --------
+    >>> contrast("black"), round(contrast("#777777"), 2)
+    (21.0, 4.48)
+    """
+    light, dark = sorted((_luminance(colour), _luminance(ground)), reverse=True)
+    return float((light + 0.05) / (dark + 0.05))
+
+
+def _luminance(colour: str) -> float:
+    encoded = np.array(to_rgb(colour))
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def text_colour(colour: str) -> str:
+    """Return the colour, darkened until text in it can be read on white and on the shaded side alike.
+
+    Examples
+    --------
+    >>> text_colour("#000000"), contrast(text_colour(SAMPLE_COLOURS["cat"])) > 4.5
+    ('#000000', True)
+    """
+    for share in np.linspace(1, 0, 101):
+        darker = to_hex(share * np.array(to_rgb(colour)))
+        if contrast(darker, GROUND) >= _READABLE:
+            return darker
+    return "#000000"
 
 
 @contextmanager

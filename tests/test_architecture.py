@@ -36,6 +36,7 @@ FLOORS = {
         {"fleets", "language", "outlook"},
     ],
     "validation": [
+        {"trajectory_marks"},
         {"agreement", "charts", "data_files", "paper_sentences", "smallest_faults"},
         {"experiments"},
         {"expectations", "registry", "strongest"},

@@ -33,6 +33,7 @@ from validation.registry import (
 from validation.runner import Ledger, run_ledger
 from validation.strongest import Extreme, strongest_influences
 from validation.tables import DataReading, dataset_of
+from validation.trajectory_marks import clear_signs, epoch_runs, peaks, sign_agreement, sign_flips
 
 __all__ = [
     "FAMILIES",
@@ -66,17 +67,20 @@ __all__ = [
     "agreement",
     "all_claims",
     "claim",
+    "clear_signs",
     "compare",
     "correlations",
     "cross_check",
     "curves",
     "dataset_of",
     "dataset_of_arrays",
+    "epoch_runs",
     "extremum_epochs",
     "group_means",
     "load_claims",
     "load_dataset",
     "numerics",
+    "peaks",
     "planted_fault",
     "read_dataset",
     "retraining",
@@ -85,6 +89,8 @@ __all__ = [
     "save_dataset",
     "select_claims",
     "settings_for",
+    "sign_agreement",
+    "sign_flips",
     "strongest_influences",
     "theory",
     "whiten",

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-__all__ = ["Agreement", "agreement", "extremum_epochs", "without_self"]
+from validation.trajectory_marks import SIGN_THRESHOLD
 
-SIGN_THRESHOLD = 0.02  # a value below this share of its trajectory's largest has no sign worth comparing
+__all__ = ["Agreement", "agreement", "extremum_epochs", "without_self"]
 
 
 @dataclass(frozen=True)

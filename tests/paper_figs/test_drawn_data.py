@@ -30,14 +30,14 @@ def test_figure_1_shows_mean_and_deviation_of_every_level(results, drawn, has_li
 
 
 def test_figure_2_draws_closed_form_lines_over_simulated_dots(results, drawn, has_line):
-    (axes,) = panels(drawn("2"), "Modes are learned")
+    (axes,) = panels(drawn("2"), "Strength of every mode")
     strengths = results.toy.mode_strengths
     for k in range(strengths.sizes["mode"]):
         assert has_line(axes, strengths["epoch"], strengths["closed form"][:, k])
         assert has_line(axes, strengths["epoch"][::2], strengths["simulation"][::2, k])
 
 
-def test_figure_3_shows_three_measures_on_the_same_epochs_with_the_same_sign(results, drawn):
+def test_figure_3_shows_three_measures_on_the_same_epochs(results, drawn):
     bayesian, analytic, retrained = drawn("3").axes
     assert bayesian.get_xlim() == analytic.get_xlim() == retrained.get_xlim()
     for axes, measure in (
@@ -73,6 +73,32 @@ def test_figure_4_draws_influence_and_branches(results, drawn, has_line):
         strict=True,
     ):
         assert has_line(axes, line["epoch"], line), sample
+
+
+def test_dots_of_figure_4_lie_on_the_path_of_dog(results, drawn):
+    shown = FIGURES["4"].data(results)
+    for axes, plane in zip(drawn("4").axes[4:], (shown["plane"], shown["animal_plane"]), strict=True):
+        path = plane.sel({plane.dims[1]: "dog"})
+        dots = [line for line in axes.lines if line.get_color() == "black"]
+        assert len(dots) == 3
+        for dot, epoch in zip(dots, shown["influence_peak"].values, strict=True):
+            assert (dot.get_xdata()[0], dot.get_ydata()[0]) == tuple(path.sel(epoch=epoch).values)
+
+
+def test_figure_3_counts_agreeing_signs_as_a_plain_loop_does(results):
+    shown = FIGURES["3"].data(results)
+    first, second = (group_means(measure)["cat"].values for measure in (results.toy.sample_weight, results.retrained))
+    same = clear = 0
+    for x, y in zip(first, second, strict=True):
+        if abs(x) > 0.02 * max(abs(first)) and abs(y) > 0.02 * max(abs(second)):
+            clear += 1
+            same += (x > 0) == (y > 0)
+    one = shown.isel(pair=2).sel(group="cat")
+    assert (str(one["first"].item()), str(one["second"].item())) == ("sample_weight", "leave_one_out")
+    assert int(one["clear"]) == clear
+    assert float(one["share"]) == pytest.approx(same / clear, abs=1e-15)
+    assert same < clear, "they disagree somewhere, and the caption says so"
+    assert f"on cat, (b) and (c) {same / clear:.0%} of {clear} (opposite at epoch" in FIGURES["3"].caption(results)
 
 
 def test_figure_6_shows_the_longest_chains_of_every_setting(results, drawn):
@@ -131,6 +157,14 @@ def test_figure_11_draws_the_closed_form_over_retraining(results, drawn, has_lin
         assert has_line(axes, dots["epoch"], dots)
         assert has_line(axes, line["epoch"], line)
         assert np.isin(dots["epoch"], line["epoch"]).all()
+        marks = {
+            line.get_marker(): (line.get_xdata()[0], line.get_ydata()[0])
+            for line in axes.lines
+            if line.get_marker() in ("^", "v")
+        }
+        lowest, highest = int(line.argmin()), int(line.argmax())
+        assert marks["^"] == (line["epoch"][lowest], line[lowest])
+        assert marks["v"] == (line["epoch"][highest], line[highest])
 
 
 def test_figure_a_splits_the_influence(results, drawn, has_line):

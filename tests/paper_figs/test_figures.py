@@ -1,15 +1,17 @@
 """Every figure: it is drawn without warning, saved whole, legible, and its numbers and caption are those of the run."""
 
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from paper_figs import FIGURES, find_figures, save_figure
-from paper_figs.style import COLUMN_WIDTH, SMALLEST_FONT
+from paper_figs import FIGURES, FigureSettings, Results, find_figures, save_figure
+from paper_figs.style import COLUMN_WIDTH, SMALLEST_FONT, contrast
 
 SHOW_INFLUENCE = ["3", "4", "7", "8", "9", "10", "11", "12", "a", "e1", "e2", "e3"]
 
@@ -32,6 +34,64 @@ def test_a_figure_is_saved_with_its_numbers_and_caption(results, drawn, tmp_path
         assert set(stored.data_vars) == set(expected.data_vars)
         for name, array in expected.items():
             np.testing.assert_array_equal(stored[name], array)
+
+
+@pytest.mark.parametrize("identifier", FIGURES)
+def test_captions_draw_no_conclusion_of_their_own(results, identifier):
+    """What a caption says of results follows the numbers; these are words of sentences that were written beforehand."""
+    words = set(re.findall(r"[a-z]+", FIGURES[identifier].caption(results).lower()))
+    assert not words & {"because", "since", "therefore", "thus", "agrees", "must", "never", "throughout", "owed"}
+    assert not re.search(r"(^|[.:;] )So ", FIGURES[identifier].caption(results))
+
+
+@pytest.mark.parametrize("identifier", FIGURES)
+def test_captions_name_the_panels_that_are_there(results, drawn, identifier):
+    labels = {text.get_text() for text in texts(drawn(identifier)) if re.fullmatch(r"\([a-z]\)", text.get_text())}
+    there = {label[1] for label in labels}
+    named = set()
+    for group in re.findall(r"\(([a-h](?:-[a-h]|(?:, [a-h])*))\) ", FIGURES[identifier].caption(results)):
+        first, _, last = group.partition("-")
+        named |= set(map(chr, range(ord(first), ord(last) + 1))) if last else set(group.split(", "))
+    assert named == there if named and identifier not in ("9", "10") else named <= there
+
+
+def test_captions_of_figure_3_follow_the_data(results):
+    """With leave-one-out turned upside down the same caption says the opposite."""
+    figure, turned = FIGURES["3"], Results(results.settings)
+    for name in ("bayesian", "retrained", "closed_leave_one_out"):
+        vars(turned)[name] = getattr(results, name)
+    vars(turned)["toy"] = results.toy
+    vars(turned)["retrained"] = -results.retrained
+    before, after = figure.caption(results), figure.caption(turned)
+    assert "help in 9 of 9" in before
+    assert "help in 6 of 9" in after
+    share = {text: int(re.search(r"on cat, \(b\) and \(c\) (\d+)%", text).group(1)) for text in (before, after)}
+    assert abs(share[before] + share[after] - 100) <= 1, "percentages are rounded"
+
+
+def test_pictures_have_200_dots_an_inch_and_say_when_they_are_quick(results, drawn, tmp_path):
+    identifier = "11"
+    figure = replace(FIGURES[identifier], draw=lambda _: drawn(identifier))
+    paths = save_figure(figure, results, tmp_path)
+    width, _ = drawn(identifier).get_size_inches()
+    assert plt.imread(paths[0]).shape[1] / width >= 200
+    assert any("quick settings" in text.get_text() for text in texts(drawn(identifier)))
+    assert "quick settings" in paths[3].read_text()
+
+
+def test_full_settings_are_not_called_quick():
+    assert FigureSettings.seeded(0, quick=True).quick
+    assert not FigureSettings.seeded(0).quick
+
+
+@pytest.mark.parametrize("identifier", FIGURES)
+def test_text_in_colour_can_be_read(drawn, identifier):
+    for text in texts(drawn(identifier)):
+        if text.get_text() in ("harms", "helps") or any(
+            text in axes.texts for axes in drawn(identifier).axes if axes.images
+        ):
+            continue  # numbers on a map have its colour below them
+        assert contrast(to_hex(text.get_color())) >= 4.5, text.get_text()
 
 
 @pytest.mark.parametrize("identifier", FIGURES)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from paper_figs.style import BRANCH_COLOURS, GROUP_COLOURS, SAMPLE_COLOURS, SAMPLE_DASHES
+from paper_figs.style import (
+    BRANCH_COLOURS,
+    GROUND,
+    GROUP_COLOURS,
+    LEVEL_COLOURS,
+    SAMPLE_COLOURS,
+    SAMPLE_DASHES,
+    contrast,
+    text_colour,
+)
 from theory import hierarchical_dataset
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
@@ -43,7 +52,11 @@ def hue(colour):
 
 
 @pytest.mark.parametrize("vision", VISION)
-@pytest.mark.parametrize("colours", [SAMPLE_COLOURS, GROUP_COLOURS], ids=["samples", "groups"])
+@pytest.mark.parametrize(
+    "colours",
+    [SAMPLE_COLOURS, GROUP_COLOURS, dict(enumerate(LEVEL_COLOURS))],
+    ids=["samples", "groups", "levels"],
+)
 def test_colours_differ_clearly(colours, vision):
     # A difference of 2.3 is just noticeable side by side (Mahy et al. 1994); eight times that is clear for thin lines.
     for a, b in combinations(colours, 2):
@@ -65,3 +78,34 @@ def test_groups_have_the_colours_of_their_branches():
         "birds": BRANCH_COLOURS["bird"],
         "cat": SAMPLE_COLOURS["cat"],
     } == GROUP_COLOURS
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_samples_are_far_apart_for_every_reader(vision):
+    # Thirteen times a just noticeable difference of 2.3; dog and pine were nine apart for protan readers.
+    for a, b in combinations(SAMPLE_COLOURS, 2):
+        assert np.linalg.norm(lab(SAMPLE_COLOURS[a], vision) - lab(SAMPLE_COLOURS[b], vision)) > 13 * 2.3, (a, b)
+
+
+def test_contrast_is_that_of_wcag():
+    # The standard's own end points, and grey #767676, which it gives as the lightest that passes on white.
+    assert contrast("white", "black") == contrast("black", "white") == pytest.approx(21, abs=1e-12)
+    assert contrast("#767676") >= 4.5 > contrast("#777777")
+
+
+@pytest.mark.parametrize("colour", [*SAMPLE_COLOURS.values(), *GROUP_COLOURS.values(), "#FFFF00", "white"])
+def test_text_in_a_colour_can_be_read_and_keeps_its_hue(colour):
+    readable = text_colour(colour)
+    assert min(contrast(readable), contrast(readable, GROUND)) >= 4.5
+    if contrast(colour, GROUND) >= 4.5:
+        assert readable == colour.lower()
+    # darkening scales the three channels alike, up to the rounding of each to 1 / 255
+    channels, darker = np.array(to_rgb(colour)), np.array(to_rgb(readable))
+    share = darker.max() / channels.max()
+    assert np.abs(darker - share * channels).max() <= 1.01 / 255
+
+
+def test_levels_get_lighter_from_the_root_down_and_stand_out_of_the_page():
+    lightness = [lab(colour, "normal")[0] for colour in LEVEL_COLOURS]
+    assert lightness == sorted(lightness)
+    assert min(map(contrast, LEVEL_COLOURS)) >= 2.9, "WCAG asks 3 of graphics; labels name these lines too"
