@@ -146,6 +146,7 @@ def main(names):
         if names and name not in names:
             continue
         (claim,) = (c for c in select_claims([name]) if c.identifier == name)
+        assert run_claim(claim, base).verdict == claim.expected, name  # and what it measures is kept
         down, up = (smallest(claim, base, kind, target, sign) for sign in (-1, 1))
         if down is not None or up is not None:
             kept[name] = {"what": what, "kind": kind, "down": down, "up": up}
