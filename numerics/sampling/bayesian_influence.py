@@ -23,6 +23,7 @@ from numerics.sampling.chains import run_chains
 from numerics.sampling.plan import Data, Items, Labels, Observable, Recorded, Weights, labels_of
 from numerics.sampling.sample import check_items, label, make_plan, plan_attributes
 from numerics.sampling.samplers import Sampler
+from numerics.sampling.settings import ChainSettings
 from numerics.sampling.trust import trust
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
@@ -124,8 +125,8 @@ def bayesian_influence(
         if isinstance(data, (Dataset, Samples, Parts)):
             check_items(data, checkpoints)
     recorded, columns, query_names = _recorded(first, queries)
-    settings = (chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
-    plan = make_plan(dataset, recorded, checkpoints, sampler, *settings)
+    settings = ChainSettings(chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
+    plan = make_plan(dataset, recorded, checkpoints, sampler, settings)
     if draws * chains < 2:
         raise ValueError("a covariance needs at least 2 draws; raise draws or chains.")
     pairs = len(first) * (columns.stop - columns.start)

@@ -15,15 +15,14 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from numerics.models.checkpoints import refuse_masked
 from numerics.models.linear import Checkpoints
 from numerics.models.samples import Parts
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.chains import run_chains
 from numerics.sampling.plan import ChainPlan, Data, Items, Observable, Recorded, Weights
 from numerics.sampling.samplers import RMSPropSGLD, Sampler
+from numerics.sampling.settings import ChainSettings
 from numerics.sampling.stability import check_steps
-from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
@@ -120,8 +119,8 @@ def sample(
         recorded = Recorded(dataset, functions=observables)
     else:
         recorded = Recorded(dataset if observables is None else observables)
-    settings = (chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
-    plan = make_plan(dataset, recorded, checkpoints, sampler, *settings)
+    settings = ChainSettings(chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
+    plan = make_plan(dataset, recorded, checkpoints, sampler, settings)
     if state is not None:
         state.check_belongs(plan.fingerprint())
     kept = np.empty((plan.total, draws, len(recorded)), np.float64 if dtype == torch.float64 else np.float32)
@@ -140,51 +139,35 @@ def make_plan(
     recorded: Recorded,
     checkpoints: Weights,
     sampler: Sampler | Sequence[Sampler] | None,
-    chains: int,
-    draws: int,
-    burn_in: int,
-    thin: int,
-    weights: ArrayLike | None,
-    batch_size: int | None,
-    seed: int,
-    dtype: torch.dtype,
-    device: str | torch.device,
+    settings: ChainSettings,
 ) -> ChainPlan:
-    """Check the arguments of a call to a sampler and put them together."""
+    """Put the arguments of a call to a sampler together, refusing what does not fit."""
     for items in (dataset, *recorded.groups):
         check_items(items, checkpoints)
     if sampler is None:
         sampler = RMSPropSGLD()
     samplers = (sampler,) if isinstance(sampler, Sampler) else tuple(sampler)
-    checks.integer("chains", chains, at_least=1)
-    checks.integer("draws", draws, at_least=1)
-    checks.integer("burn_in", burn_in, at_least=0)
-    checks.integer("thin", thin, at_least=1)
-    checks.integer("seed", seed, at_least=0)
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
-    _check_samplers(samplers, burn_in, batch_size)
-    refuse_masked("weights", weights)
-    beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
-    if beta.shape != (len(dataset),):
-        raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
-    if batch_size is not None and checks.integer("batch_size", batch_size, at_least=1) > len(dataset):
-        raise ValueError(f"a batch of {batch_size} samples cannot be drawn from {len(dataset)}; lower batch_size.")
+    _check_samplers(samplers, settings.burn_in, settings.batch_size)
+    beta = settings.sample_weights(len(dataset))
+    if settings.batch_size is not None and settings.batch_size > len(dataset):
+        raise ValueError(
+            f"a batch of {settings.batch_size} samples cannot be drawn from {len(dataset)}; lower batch_size."
+        )
     plan = ChainPlan(
         data=dataset,
         weights=beta,
         recorded=recorded,
         checkpoints=checkpoints,
         samplers=samplers,
-        chains=chains,
-        draws=draws,
-        burn_in=burn_in,
-        thin=thin,
-        batch_size=batch_size,
-        block=-(-draws // _BLOCKS),
-        seed=seed,
-        dtype=dtype,
-        device=torch.device(device),
+        chains=settings.chains,
+        draws=settings.draws,
+        burn_in=settings.burn_in,
+        thin=settings.thin,
+        batch_size=settings.batch_size,
+        block=-(-settings.draws // _BLOCKS),
+        seed=settings.seed,
+        dtype=settings.dtype,
+        device=torch.device(settings.device),
     )
     check_steps(plan, stacklevel=4)
     return plan

@@ -28,6 +28,7 @@ from numerics import (
 )
 from numerics.sampling.plan import Recorded
 from numerics.sampling.sample import make_plan
+from numerics.sampling.settings import ChainSettings
 from theory import hierarchical_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -47,7 +48,7 @@ def toy():
 def noise_of_first_chain(checkpoints, samples, steps):
     """Return the normal numbers of our first chain of seed 0 in float64, shape (steps, d)."""
     settings = (1, steps, 0, 1, None, None, 0, torch.float64, "cpu")
-    plan = make_plan(samples, Recorded(samples), checkpoints, LANGEVIN, *settings)
+    plan = make_plan(samples, Recorded(samples), checkpoints, LANGEVIN, ChainSettings(*settings))
     generator = numerics.sampling.chains._generator(plan, 0)
     d = checkpoints.model.n_parameters
     return torch.cat([torch.empty(4, d, dtype=torch.float64).normal_(generator=generator) for _ in range(steps // 4)])
@@ -142,7 +143,7 @@ def test_the_step_check_over_the_checkpoints_of_the_toy(benchmark):
     model = TorchModel(LinearNetwork(run.w1[0], run.w2[0]))
     checkpoints = ModuleCheckpoints(run.epochs, model, run.flat)
     settings = (4, 400, 0, 1, None, None, 0, torch.float32, "cpu")
-    plan = make_plan(DATA, Recorded(DATA), checkpoints, LANGEVIN, *settings)
+    plan = make_plan(DATA, Recorded(DATA), checkpoints, LANGEVIN, ChainSettings(*settings))
 
     def check():
         numerics.sampling.stability._known.clear()

@@ -23,6 +23,7 @@ from numerics import (
     sample,
 )
 from numerics.curvature.module import hessian_matrix
+from numerics.sampling.settings import ChainSettings
 
 SAMPLERS = {"sgld": SGLD(1e-3, 20.0, 50.0), "rmsprop": RMSPropSGLD(1e-3, 20.0, 50.0), "mala": MALA(1e-3, 20.0, 50.0)}
 
@@ -139,7 +140,9 @@ def plan_of(checkpoints, samples, **more):
     recorded = numerics.sampling.plan.Recorded(samples)
     settings = {"chains": 2, "draws": 80, "burn_in": 0, "thin": 1, "weights": None, "batch_size": None, "seed": 3}
     settings |= {"dtype": torch.float64, "device": "cpu"} | more
-    return numerics.sampling.sample.make_plan(samples, recorded, checkpoints, SAMPLERS["sgld"], *settings.values())
+    return numerics.sampling.sample.make_plan(
+        samples, recorded, checkpoints, SAMPLERS["sgld"], ChainSettings(**settings)
+    )
 
 
 def test_states_of_checkpoints_go_with_their_chains():
