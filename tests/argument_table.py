@@ -46,6 +46,13 @@ TABLE = {
         "bounds": ((-2.0, 2.0), "list"),
     },
     "aligned_modes": LINEAR | {"deflate": (False, "flag")},
+    "bigram_covariance": {
+        "table": (np.zeros((2, 2)), "matrix"),
+        "counts": (np.ones((2, 2)), "matrix"),
+        "tokens": ([[0, 0], [0, 1]], "whole list"),
+        "n_beta": (1.0, "number"),
+        "localization": (1.0, "number"),
+    },
     "brief_ablation_trajectory": {
         "dataset": (DATA, "dataset"),
         "starts": ([1.0, 2.0], "list"),
@@ -71,6 +78,7 @@ TABLE = {
         "tau": (1.0, "number"),
         "depth": (3, "whole"),
     },
+    "entropy_rate": {"transition": ([[0.5, 0.5], [0.5, 0.5]], "matrix")},
     "exposure_kernel": {
         "dataset": (DATA, "dataset"),
         "epochs": ([1.0, 2.0], "list"),
@@ -87,6 +95,16 @@ TABLE = {
         "multiplicities": ([1.0, 2.0], "broadcast"),
         "constants": ([0.0, 1.0], "broadcast"),
     },
+    "gate_correlation": {"theta": ([0.0, 1.0], "elements"), "vocabulary": (256, "whole")},
+    "gate_losses": {"theta": ([0.0, 1.0], "elements"), "vocabulary": (256, "whole")},
+    "gate_posterior": {
+        "theta": (-2.8, "number"),
+        "vocabulary": (256, "whole"),
+        "localization": (1e4, "number"),
+        "n_beta": (1.0, "number"),
+        "share_repeated": (0.5, "number"),
+    },
+    "gate_slope": {"theta": ([0.0, 1.0], "elements"), "vocabulary": (256, "whole")},
     "gaussian_influence": {
         "gradients": (np.eye(2), "matrix"),
         "hessians": (np.eye(2), "array"),
@@ -189,6 +207,7 @@ TABLE = {
         "g_prime": (lambda s: 3 * s**2, "function"),
     },
     "stationary_law": {"precision": (np.eye(2), "matrix"), "step": ([0.1, 0.2], "array")},
+    "steepest_gate": {"vocabulary": (256, "whole")},
     "svd_response": {"c": (SYX, "matrix"), "dc": (SYX, "matrix"), "tolerance": (1e-9, "optional number")},
     "tempered_posterior": {
         "losses": (square, "function"),

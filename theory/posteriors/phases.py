@@ -347,7 +347,7 @@ def power_moments(
     s = 1 / (2 * k)
     with np.errstate(over="ignore", under="ignore"):
         x = (n**s * limit) ** (2 * k)
-    few = x < 1e-8  # the posterior is all but uniform, and ratios of the masses would be of numbers that underflow
+    few = x < 1e-20  # the posterior is all but uniform, and ratios of the masses would be of numbers that underflow
     mass, first, second = (special.gammainc(s + power, np.where(few, 1.0, x)) for power in range(3))
     small = np.where(few, x, 0.0)
     mean = np.where(few, small * s / (s + 1) * (1 - small / (s + 1) / (s + 2)), s * first / mass)
