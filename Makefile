@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures test lint architecture format validate-full bench mutation clean
+.PHONY: help setup reproduce figures test lint architecture format validate-full bench bench-env mutation false-alarms clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -36,11 +36,19 @@ validate-full: setup ## Check every claim, and run every test, slow ones include
 	$(BIN)/python -m validation --out $(OUT)
 	$(BIN)/python -m pytest -q -n 2 --benchmark-disable
 
-bench: setup ## Measure speed: targets, growth with size, and peers if installed (pip install -e '.[bench]').
+bench-env: setup ## Install the peers that `make bench` compares with; a VENV of their own keeps them apart.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
+	$(BIN)/python -c 'import curvlinops.examples, devinterp.optim, devinterp.slt.sampler, jax, posteriors'
+
+bench: setup ## Measure speed: targets, growth with size, and peers if installed (make bench-env).
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest tests/benchmarks -q --benchmark-only --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
 
 mutation: setup ## Plant 320 small faults in theory and count those the tests notice (a quarter of an hour).
 	$(BIN)/python tests/mutation/run.py --package theory --sample 320 --seed 3 --out $(OUT)/mutation.jsonl
+
+false-alarms: setup ## Cross-check 500 random data sets, sound and with planted faults (a quarter of an hour of one core).
+	$(BIN)/python -m validation.false_alarms --sets 500 --seed 0 --out $(OUT)/false_alarms.jsonl
 
 lint: setup ## Check style and types.
 	$(BIN)/ruff check .

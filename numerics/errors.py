@@ -14,6 +14,7 @@ __all__ = [
     "TrainedWeightsWarning",
     "TrainingDiverged",
     "UnstableStep",
+    "UntrustedResultWarning",
     "WorkerLost",
     "WrongDerivative",
 ]
@@ -43,6 +44,10 @@ class SamplerDiverged(ArithmeticError):
 
 class StepSizeWarning(UserWarning):
     """The step size may lie outside the range in which the sampler is stable."""
+
+
+class UntrustedResultWarning(UserWarning):
+    """A sampled number is not what it is called, or its chains do not agree; the message says which and why."""
 
 
 class TrainingDiverged(ArithmeticError):
@@ -82,7 +87,7 @@ class TrainedWeightsWarning(UserWarning):
 
 
 class NotDifferentiable(ValueError):
-    """Torch cannot differentiate a module; the message names the operation and what to do."""
+    """A module or an optimiser cannot be differentiated; the message names the operation and what to do."""
 
 
 class WrongDerivative(ArithmeticError):

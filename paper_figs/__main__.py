@@ -23,6 +23,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the initial weights and of the samplers.", min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Coarser settings, to see that everything runs.")] = False,
     device: Annotated[str, typer.Option(help="Where chains run: cpu, or cuda.")] = "cpu",
+    corpus: Annotated[str, typer.Option(help="Folder of text for Figures 5 and 14; Python's own if not given.")] = "",
+    checkpoints: Annotated[
+        str, typer.Option(help="Folder of revisions (step1000/...) for Figures 5 and 14; a model trained here if not.")
+    ] = "",
 ) -> None:
     """Draw the paper's figures, analytic beside empirical: PNG, PDF, the numbers (netCDF) and the caption.
 
@@ -33,7 +37,7 @@ def main(
     console = Console()
     try:
         chosen = find_figures(names)
-        settings = FigureSettings.seeded(seed, quick=quick, device=device)
+        settings = FigureSettings.seeded(seed, quick=quick, device=device, corpus=corpus, checkpoints=checkpoints)
         _make_writable(out)
     except (ValueError, OSError) as error:
         console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)

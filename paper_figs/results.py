@@ -14,9 +14,11 @@ from numerics import TrainingConfig
 from paper_figs.cache import ResultCache
 from paper_figs.progress import Reporter
 from validation import ToyExperiment, ToySettings
+from validation.experiments.language import InductionRun, InductionSettings
 from validation.experiments.learning_coefficients import CoefficientSettings
 from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings
 from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
+from validation.experiments.text_model import TextRun, TextSettings
 
 __all__ = ["FigureSettings", "Results", "computed_once"]
 
@@ -50,6 +52,10 @@ class FigureSettings:
         Settings of the measurement of learning coefficients.
     sweep
         Grids of the sampler's hyper-parameters.
+    induction
+        Settings of the language model in which induction heads form.
+    text
+        Settings of the language model trained on text.
     device
         Where chains run: "cpu", or a CUDA device by torch's name.
     quick
@@ -61,6 +67,8 @@ class FigureSettings:
     bias: BiasSettings = field(default_factory=BiasSettings)
     coefficients: CoefficientSettings = field(default_factory=CoefficientSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
+    induction: InductionSettings = field(default_factory=InductionSettings)
+    text: TextSettings = field(default_factory=TextSettings)
     device: str = "cpu"
     quick: bool = False
 
@@ -72,8 +80,13 @@ class FigureSettings:
             raise ValueError(f"device {self.device!r} cannot be used ({reason}); use cpu.") from None
 
     @classmethod
-    def seeded(cls, seed: int, *, quick: bool = False, device: str = "cpu") -> FigureSettings:
+    def seeded(
+        cls, seed: int, *, quick: bool = False, device: str = "cpu", corpus: str = "", checkpoints: str = ""
+    ) -> FigureSettings:
         """Return the settings for one seed; `quick` ones are coarser everywhere and take seconds.
+
+        Figures of language models use the text in the folder `corpus` and the revisions in the folder `checkpoints`, if
+        these are given.
 
         Examples
         --------
@@ -86,6 +99,8 @@ class FigureSettings:
                 bias=BiasSettings(seed=seed),
                 coefficients=CoefficientSettings(seed=seed),
                 sweep=SweepSettings(seed=seed),
+                induction=InductionSettings.seeded(seed),
+                text=TextSettings.seeded(seed, corpus=corpus, checkpoints=checkpoints),
                 device=device,
             )
         training = TrainingConfig(seed=seed, checkpoint_every=250)
@@ -122,6 +137,8 @@ class FigureSettings:
                 seed=seed,
                 processes=False,
             ),
+            induction=InductionSettings.seeded(seed, quick=True),
+            text=TextSettings.seeded(seed, quick=True, corpus=corpus, checkpoints=checkpoints),
             device=device,
             quick=True,
         )
@@ -242,6 +259,19 @@ class Results:
         """Retraining with every sample weight changed by `epsilon`, divided by `epsilon`."""
         key = (self.settings.toy.training, epsilon)
         return self.kept("reweighted", key, lambda: self.toy.reweighted(epsilon))
+
+    @cached_property
+    def induction(self) -> InductionRun:
+        """A language model trained from scratch while induction heads form; checkpoints and draws are kept."""
+        s, device = self.settings.induction, self.settings.device
+        folder = self._cache.folder("induction", (s, device))
+        return InductionRun(s, folder, self.reporter.announce, device, counted=self.reporter.counted)
+
+    @cached_property
+    def text(self) -> TextRun:
+        """A language model on text, trained here or given; checkpoints and draws are kept."""
+        s, device = self.settings.text, self.settings.device
+        return TextRun(s, self._cache.folder("text", (s, device)), device, self.reporter.counted)
 
     @cached_property
     def sweeps(self) -> xr.Dataset:

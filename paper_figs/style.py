@@ -16,9 +16,11 @@ __all__ = [
     "GROUND",
     "GROUP_COLOURS",
     "LEVEL_COLOURS",
+    "PAIR_COLOURS",
     "SAMPLE_COLOURS",
     "SAMPLE_DASHES",
     "SMALLEST_FONT",
+    "TOKEN_CLASS_COLOURS",
     "contrast",
     "figure_style",
     "text_colour",
@@ -52,6 +54,16 @@ SAMPLE_DASHES: dict[str, tuple[int, tuple[float, ...]]] = {
     name: (0, ()) if k % 2 == 0 else (0, (4, 1.2)) for k, name in enumerate(SAMPLE_COLOURS)
 }
 GROUP_COLOURS = {"plants": BRANCH_COLOURS["plant"], "birds": BRANCH_COLOURS["bird"], "cat": SAMPLE_COLOURS["cat"]}
+# Pairs of tokens (Figure 15, after the paper's blue, red and green) and classes of tokens: Okabe and Ito's palette.
+PAIR_COLOURS = {"repeated - repeated": "#0072B2", "fresh - fresh": "#D55E00", "fresh - repeated": "#009E73"}
+TOKEN_CLASS_COLOURS = {
+    "word part": "#0072B2",
+    "word end": "#56B4E9",
+    "formatting": "#7A7A7A",
+    "induction pattern": "#CC79A7",
+    "left delimiter": "#D55E00",
+    "right delimiter": "#E69F00",
+}
 LEVEL_COLOURS = ("#1A1A1A", "#5B2A86", "#B8336A", "#E07B39")  # from the root down, the darkest first
 DIVERGING = "PuOr_r"  # purple = helps (negative), orange = harms; safe for colour-blind readers
 

@@ -1,6 +1,8 @@
 """Imports run downwards only: paper_figs -> validation -> numerics -> theory, and from floor to floor within them."""
 
 import ast
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -37,9 +39,9 @@ FLOORS = {
     ],
     "validation": [
         {"trajectory_marks"},
-        {"agreement", "charts", "data_files", "paper_sentences"},
+        {"agreement", "charts", "data_files", "paper_sentences", "smallest_faults"},
         {"experiments"},
-        {"registry", "strongest"},
+        {"expectations", "registry", "strongest"},
         {"claims", "pairs"},
         {"runner"},
         {"cross_check", "report"},
@@ -175,3 +177,16 @@ def test_the_journey_names_files_that_there_are():
     assert len(names) > 10
     for name in names:
         assert (ROOT / name).is_file(), f"ARCHITECTURE.md names {name}"
+
+
+@pytest.mark.parametrize("package", ["theory", "numerics", "stagewise"])
+def test_importing_a_package_imports_no_library_that_takes_time(package):
+    code = f"import {package}, sys; print([m for m in ('torch', 'scipy', 'xarray', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_theory_never_imports_torch():
+    code = "import theory, sys; [getattr(theory, name) for name in theory.__all__]; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"

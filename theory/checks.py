@@ -111,7 +111,7 @@ def _masked_index(value: object) -> tuple[int, ...] | None:
     return None
 
 
-def representable(name: str, value: np.ndarray) -> np.ndarray:
+def representable(name: str, value: Any) -> Any:
     """Return a computed `value`, refusing what left the range of doubles on the way.
 
     Examples

@@ -126,10 +126,15 @@ def _trajectories(influence: xr.DataArray) -> list[np.ndarray]:
 
 
 def _extremum_shift(a: xr.DataArray, b: xr.DataArray) -> float:
-    measured = (a.notnull() & b.notnull()).any("epoch")
+    columns = [v.transpose("epoch", "source", "query").values.reshape(v.sizes["epoch"], -1) for v in (a, b)]
+    measured = np.isfinite(columns[0]).any(axis=0)
+    if not measured.any():
+        return float("nan")
+    epochs = a["epoch"].values.astype(float)
+    first, second = (c[:, measured] for c in columns)
     shifts = [
-        abs(first - second).where(measured).median(skipna=True).item()
-        for first, second in zip(extremum_epochs(a), extremum_epochs(b), strict=True)
+        np.median(np.abs(epochs[extreme(first, axis=0)] - epochs[extreme(second, axis=0)]))
+        for extreme in (np.nanargmin, np.nanargmax)
     ]
     return float(max(shifts))
 

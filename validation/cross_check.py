@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from theory import Dataset
+import xarray as xr
+
+from numerics import initial_weights
+from theory import Dataset, leave_one_out_trajectory
 from validation.experiments.base import Experiment, Settings
-from validation.experiments.scaled_settings import refuse_unwhitened, settings_for
+from validation.experiments.scaled_settings import refuse_unfit, settings_for
+from validation.own_measures import own_measures, own_pairs
 from validation.pairs import MATRIX, MEASURES, PAIRS
-from validation.registry import Verdict
+from validation.registry import Claim, Verdict
 from validation.runner import Ledger, run_ledger
 
 __all__ = ["cross_check"]
@@ -20,6 +24,9 @@ def cross_check(
     dataset: Dataset,
     settings: Settings | None = None,
     *,
+    measures: Mapping[str, xr.DataArray | Callable[[Experiment], xr.DataArray]] | None = None,
+    notes: Sequence[str] = (),
+    claims: Sequence[Claim] = (),
     started: Callable[[str], object] = lambda _: None,
     finished: Callable[[str, Verdict, float], object] = lambda *_: None,
 ) -> Ledger:
@@ -31,43 +38,59 @@ def cross_check(
         Training set with whitened inputs, X^T X = I, and the samples' names; see `whiten`.
     settings
         Settings of training and sampling; `settings_for` the data if not given.
+    measures
+        Your own trajectories by name: an array with dims (epoch, source, query), of any of the run's epochs and of the
+        data's samples, or a function that makes one of the `Experiment`. They are compared with retraining, with its
+        derivative and with the Bayesian influence, and stand in the table of correlations.
+    notes
+        Sentences for the head of the report, such as what was read from a file.
+    claims
+        Your own claims, see `validation.load_claims`; they are measured on these data.
     started, finished
         As for `run_ledger`.
 
     Returns
     -------
     Ledger
-        The pairs of the toy model's report with what was found, verdicts where theory bounds the agreement for any
-        data, the correlation of every two measures, and the strongest influences by name. `validation.page.write_html`
-        makes a report of it.
+        The pairs of the toy model's report with what was found, verdicts where bounds follow from the data
+        (`validation.bounds`), the correlation of every two measures, and the strongest influences by name.
+        `validation.page.write_html` makes a report of it.
 
     Raises
     ------
     ValueError
-        If inputs are not whitened; the sentence says how to whiten them. If there are fewer than two samples.
+        If there are fewer than two samples, inputs are not whitened, nothing can be learned, numbers would overflow, or
+        a measure of your own does not fit the data.
+    TypeError
+        If a measure of your own is neither an array nor a function.
 
     Examples
     --------
     >>> from dataclasses import replace
     >>> import numpy as np
     >>> data = Dataset(np.eye(2), np.array([[2.0, 0.5, 0.0], [1.0, 0.0, 1.0]]), ("a", "b"))
-    >>> ledger = cross_check(data, replace(settings_for(data), draws=50))
+    >>> half = {"half of it": lambda experiment: experiment.retrained / 2}
+    >>> ledger = cross_check(data, replace(settings_for(data), draws=50), measures=half)
     >>> next(str(r.verdict) for r in ledger.pairs if r.pair.measure == "LOO closed form")
     'holds'
+    >>> next(r.found.slope for r in ledger.pairs if r.pair.measure == "half of it")
+    0.5
     """
-    refuse_unwhitened(dataset)
-    if len(dataset) < 2:
-        raise ValueError("the data set has one sample, but influence on another needs two.")
+    refuse_unfit(dataset)
     settings = settings_for(dataset) if settings is None else settings
-    left_out = _too_large(dataset, settings)
-    pairs = [pair for pair in PAIRS if not {pair.reference, pair.measure} & left_out]
+    refuse_unsolvable(dataset, settings)
+    own = own_measures(measures or {}, dataset, settings.training.checkpoint_epochs)
+    left_out = too_large(dataset, settings)
+    pairs = [pair for pair in PAIRS if not {pair.reference, pair.measure} & left_out] + own_pairs(own)
     names = f"{len(dataset)} samples, {dataset.n_inputs} inputs, {dataset.n_outputs} outputs"
-    experiment = Experiment(dataset, settings, started)
     return run_ledger(
         f"Cross-check of {names}",
-        experiment,
+        Experiment(dataset, settings, started),
         pairs=pairs,
-        measures=[name for name in MATRIX if name not in left_out],
+        claims=claims,
+        measures=[*(name for name in MATRIX if name not in left_out), *own],
+        own=own,
+        notes=notes,
         strongest=12,
         general_only=True,
         started=started,
@@ -75,9 +98,24 @@ def cross_check(
     )
 
 
-def _too_large(dataset: Dataset, settings: Settings) -> set[str]:
+def too_large(dataset: Dataset, settings: Settings, limit: int = _LARGEST_HESSIAN) -> set[str]:
     """Return the names of the measures that need a Hessian, if it is too large to be inverted at every checkpoint."""
     side = dataset.n_inputs + dataset.n_outputs
-    if min(settings.training.hidden, side) * side <= _LARGEST_HESSIAN:
+    if min(settings.training.hidden, side) * side <= limit:
         return set()
     return {name for name in MEASURES if name.startswith("Hessian")}
+
+
+def refuse_unsolvable(dataset: Dataset, settings: Settings) -> None:
+    """Refuse data of which no closed form is known once a sample is left out, which is seen before any training."""
+    training, tau = settings.training, Experiment(dataset, settings).tau
+    w1, w2 = initial_weights(dataset, hidden=training.hidden, sigma=training.sigma, seed=training.seed)
+    for name in dataset.names:
+        try:
+            leave_one_out_trajectory(dataset, [0.0], tau=tau, w1=w1.numpy(), w2=w2.numpy(), sources=[name])
+        except ValueError as error:
+            raise ValueError(
+                f"without sample {name!r} too little is left to learn for initial weights of this size, so that "
+                f"leave-one-out has no closed form; scale its targets down, leave it out, or give settings with a "
+                f"smaller sigma. In detail: {error}"
+            ) from None

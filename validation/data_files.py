@@ -1,10 +1,15 @@
-"""A user's own data: reading and writing it as .npz or .csv, and whitening it.
+r"""A user's own data: reading it from files and tables, writing it, and whitening it.
 
+.csv, .tsv, .txt
+    A header line, then a line a sample; columns separated by commas, semicolons or tabs, which the header tells. Where
+    the separator is no comma, a decimal comma is read.
 .npz
     Arrays ``inputs`` (N, P) and ``targets`` (N, O), and optionally ``names``, N strings.
-.csv
-    A header line, then a line a sample. Columns whose header starts with ``x`` are inputs, with ``y`` targets; a column
-    ``name`` is optional. ``name,x1,x2,y1`` is a header; empty lines are passed over.
+.nc, .parquet
+    What xarray and pandas keep; the latter needs pyarrow or fastparquet beside pandas.
+
+In tables the columns x, x1, x2, ... are inputs, y, y1, y2, ... targets, and name the samples' names, unless arguments
+say which they are. What became of every column is kept with the data, see `DataReading`.
 
 The closed forms need whitened inputs, :math:`X^T X = I`. `whiten` replaces X by :math:`X (X^T X)^{-1/2}`, of all
 whitened inputs those nearest to X.
@@ -12,32 +17,88 @@ whitened inputs those nearest to X.
 
 from __future__ import annotations
 
-import csv
-import math
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from theory import Dataset
+from validation.archives import read_netcdf, read_npz
+from validation.tables import Columns, DataReading, read_parquet, read_text
 
-__all__ = ["load_dataset", "save_dataset", "whiten"]
+__all__ = ["load_dataset", "read_dataset", "save_dataset", "whiten"]
+
+_READERS: dict[str, Callable[[Path, Columns], DataReading]] = {
+    ".csv": read_text,
+    ".tsv": read_text,
+    ".txt": read_text,
+    ".npz": read_npz,
+    ".nc": read_netcdf,
+    ".parquet": read_parquet,
+}
 
 
-def load_dataset(path: str | Path) -> Dataset:
-    r"""Read a data set from an .npz or .csv file, in the format that the module describes.
+def read_dataset(
+    path: str | Path,
+    *,
+    inputs: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    names: str | None = None,
+) -> DataReading:
+    r"""Read a data set from a file, in one of the formats that the module describes, and say what was read.
 
     Parameters
     ----------
     path
-        The file.
+        The file; its suffix, in letters of either case, tells the format.
+    inputs, targets, names
+        Columns of a table, or arrays of an archive (one name), that hold them. Other columns are left out if any is
+        given; otherwise every column must be one of x1, x2, ..., y1, y2, ..., name.
 
     Raises
     ------
     ValueError
-        If the file cannot be read, has another suffix, lacks a column or an array, or holds something that is not a
-        finite number; the sentence names the line, or the array.
+        If the file cannot be read, has another suffix, lacks a column or an array, has one whose place is not clear, or
+        holds something that is not a finite number; the sentence names the line, or the array.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "pets.csv"
+    ...     _ = file.write_text("pet;legs;tail;year\ndog;4;0,3;2001\nhen;2;0,1;2002\n")
+    ...     reading = read_dataset(file, inputs=["legs"], targets=["tail"], names="pet")
+    >>> print(reading.summary)
+    2 samples from pets.csv (separated by semicolons, decimal commas): inputs legs; targets tail; names pet; left
+    out year.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        more = (
+            "; an .npy file holds one array, so save inputs and targets together by np.savez"
+            if (path.suffix.lower() == ".npy")
+            else ""
+        )
+        raise ValueError(
+            f"{path} is neither .npz nor .csv, nor one of {', '.join(s for s in _READERS if s not in ('.npz', '.csv'))}"
+            f"{more}; the formats are described in validation.data_files."
+        )
+    try:
+        return reader(path, Columns(inputs, targets, names))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def load_dataset(
+    path: str | Path,
+    *,
+    inputs: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    names: str | None = None,
+) -> Dataset:
+    r"""Return the data set in a file; arguments and errors as for `read_dataset`.
 
     Examples
     --------
@@ -49,16 +110,7 @@ def load_dataset(path: str | Path) -> Dataset:
     >>> data.names, data.targets.ravel()
     (('dog', 'cat'), array([3., 2.]))
     """
-    path = Path(path)
-    readers = {".npz": _read_npz, ".csv": _read_csv}
-    if path.suffix not in readers:
-        raise ValueError(f"{path} is neither .npz nor .csv; the two formats are described in validation.data_files.")
-    try:
-        return readers[path.suffix](path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}.") from None
+    return read_dataset(path, inputs=inputs, targets=targets, names=names).dataset
 
 
 def save_dataset(path: str | Path, dataset: Dataset) -> None:
@@ -76,16 +128,28 @@ def save_dataset(path: str | Path, dataset: Dataset) -> None:
     np.savez(path, inputs=dataset.inputs, targets=dataset.targets, names=np.array(dataset.names))
 
 
-def whiten(dataset: Dataset) -> Dataset:
+def whiten(dataset: Dataset, *, precision: DTypeLike | None = None) -> Dataset:
     """Return the data set with its inputs replaced by the nearest whitened ones, X (X^T X)^{-1/2}.
 
     A linear network on the new inputs is one on the old with another first layer, so the same maps can be learned, from
     other initial weights.
 
+    Parameters
+    ----------
+    dataset
+        Any data set.
+    precision
+        Floating-point type that the inputs were measured or stored in. If not given it is single where single precision
+        holds every input exactly and some are not whole numbers, and double otherwise.
+
     Raises
     ------
     ValueError
-        If the inputs have linearly dependent columns: no whitening exists. Leave columns out, or combine them.
+        If the inputs have columns that depend linearly on each other, up to max(N, P) times the rounding error of their
+        precision with every column in units of its own length: no whitening exists, or it would make inputs of rounding
+        noise. Leave columns out, or combine them.
+    TypeError
+        If `precision` is no floating-point type.
 
     Examples
     --------
@@ -94,80 +158,30 @@ def whiten(dataset: Dataset) -> Dataset:
     True
     """
     n, p = dataset.inputs.shape
-    u, s, vt = np.linalg.svd(dataset.inputs, full_matrices=False)
-    rank = int(np.sum(s > max(n, p) * np.finfo(float).eps * s[0])) if s.size else 0
+    kind = np.dtype(_precision(dataset.inputs) if precision is None else precision)
+    if kind.kind != "f":
+        raise TypeError(f"precision must be a floating-point type such as numpy.float32, but {kind} was given.")
+    largest = np.abs(dataset.inputs).max(axis=0)
+    rank = 0
+    if largest.min() > 0:
+        units = largest * np.linalg.norm(dataset.inputs / largest, axis=0)
+        # With columns of length 1 the span is found to rounding whatever their units; the units then only choose the
+        # basis of it that is nearest to X.
+        basis, triangle = np.linalg.qr(dataset.inputs / units)
+        s = np.linalg.svd(triangle, compute_uv=False)
+        rank = int(np.sum(s > max(n, p) * float(np.finfo(kind).eps) * s[0]))
+    else:
+        rank = int(np.linalg.matrix_rank(dataset.inputs))
     if rank < p:
         raise ValueError(
-            f"the {p} input columns of {n} samples have rank {rank}, so they cannot be whitened; leave out or combine "
-            "columns until they are linearly independent."
+            f"the {p} input columns of {n} samples have rank {rank} in {kind} precision, so they cannot be whitened; "
+            "leave out or combine columns until they are linearly independent."
         )
-    return Dataset(u @ vt, dataset.targets, dataset.names)
+    u, _, vt = np.linalg.svd(triangle * (units / units.max()))
+    return Dataset(basis @ u @ vt, dataset.targets, dataset.names)
 
 
-def _read_npz(path: Path) -> Dataset:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a valid .npz file: {error}.") from None
-    for name in ("inputs", "targets"):
-        if name not in arrays:
-            raise ValueError(f"{path} has no array {name!r}; it has {', '.join(arrays) or 'none'}.")
-    names = tuple(str(name) for name in arrays["names"]) if "names" in arrays else ()
-    try:
-        return Dataset(arrays["inputs"], arrays["targets"], names)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _read_csv(path: Path) -> Dataset:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(f.strip() for f in row)]
-    if not lines:
-        raise ValueError(f"{path} is empty; its first line must name the columns: name,x1,x2,...,y1,y2,...")
-    (first, header), *rows = lines
-    kinds = [_kind(path, first, title) for title in header]
-    for kind, what in (("x", "input"), ("y", "target")):
-        if kind not in kinds:
-            raise ValueError(f"{path}, line {first}: no {what} column; name at least one {kind}1, {kind}2, ...")
-    if kinds.count("name") > 1:
-        raise ValueError(f"{path}, line {first}: two columns are called name.")
-    if not rows:
-        raise ValueError(f"{path} has a header and no samples.")
-    inputs, targets, names = [], [], []
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{path}, line {line}: {len(row)} fields, but the header has {len(header)}.")
-        fields = list(zip(kinds, header, row, strict=True))
-        inputs.append(_numbers(path, line, [(title, text) for kind, title, text in fields if kind == "x"]))
-        targets.append(_numbers(path, line, [(title, text) for kind, title, text in fields if kind == "y"]))
-        names += [text for kind, _, text in fields if kind == "name"]
-        if names and names[-1] in names[:-1]:
-            raise ValueError(f"{path}, line {line}: the name {names[-1]!r} occurs for the second time.")
-    return Dataset(np.array(inputs), np.array(targets), tuple(names))
-
-
-def _kind(path: Path, line: int, title: str) -> str:
-    if title == "name":
-        return "name"
-    if title[:1] in ("x", "y"):
-        return title[0]
-    raise ValueError(
-        f"{path}, line {line}: column {title!r} is neither 'name' nor an input (x...) nor a target (y...); rename "
-        "it or "
-        "leave it out."
-    )
-
-
-def _numbers(path: Path, line: int, fields: Sequence[tuple[str, str]]) -> list[float]:
-    values = []
-    for title, text in fields:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(f"{path}, line {line}, column {title}: {text!r} is not a number.") from None
-        if not math.isfinite(value):
-            raise ValueError(f"{path}, line {line}, column {title}: {text!r} is not finite.")
-        values.append(value)
-    return values
+def _precision(inputs: np.ndarray) -> type[np.floating]:
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.array_equal(inputs.astype(np.float32).astype(np.float64), inputs)
+    return np.float32 if single and not np.array_equal(inputs, np.round(inputs)) else np.float64

@@ -1,14 +1,15 @@
-"""Every testable sentence of the paper's sections 2-3 and appendices A-C, with the claims that test it.
+"""Every testable sentence of the paper's sections 2-4 and appendices A-D, verbatim, with the claims that test it.
 
-Data only. Sentences that define, motivate or describe a set-up without a consequence are left out; those of a kind that
-could be tested and are not have their reason beside them.
+Data only. Letters that are lost in the text at hand stand in brackets, cuts are marked by dots. Sentences that define,
+motivate or describe a set-up without a consequence are left out; those of a kind that could be tested and are not have
+their reason beside them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SENTENCES", "Sentence"]
+__all__ = ["SENTENCES", "Sentence", "quotes"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Sentence:
     section
         Where it stands.
     text
-        What it says, shortened.
+        What it says, verbatim; what stands in brackets is ours.
     claims
         Ids of the claims that test it.
     reason
@@ -33,366 +34,579 @@ class Sentence:
     reason: str = ""
 
 
+_LANGUAGE = "A statement about tokens of language models, which the toy network has none of."
+
 SENTENCES: tuple[Sentence, ...] = (
     Sentence(
         "2.1",
-        "In regular models the posterior converges to a Gaussian around the minimum with covariance (N I)^-1 "
-        "(Bernstein-von Mises).",
+        "the Bayesian posterior converges to a Gaussian centered at the minimum [...] of the population loss with "
+        "covariance",
         ("regular-posterior",),
     ),
     Sentence(
         "2.1",
-        "Neural networks have no unique minimum; the Fisher information matrix is not everywhere invertible.",
+        "Not only do they have no unique minimum, but the loss landscape is degenerate: the Fisher information matrix "
+        "is "
+        "not everywhere invertible.",
         ("singular-at-the-minimum",),
     ),
     Sentence(
         "2.1",
-        "Degeneracy gives rise to stagewise learning: a succession of phase transitions between distinct solutions.",
+        "degeneracy can give rise to stagewise learning, where neural networks undergo a succession of phase "
+        "transitions "
+        "between qualitatively distinct solutions",
         ("levels-in-order", "type-a-transition"),
     ),
     Sentence(
         "2.1",
-        "Development is a competition between data fit and complexity, measured by the local learning coefficient, "
-        "and leads to first-order transitions.",
+        "development is driven by a competition between data fit [...] and model complexity (as measured via a "
+        "measure of "
+        "degeneracy known as the local learning coefficient",
         ("type-a-transition", "measured-coefficients"),
     ),
     Sentence(
         "2.1",
-        "An optimiser's trajectory can be modelled by an idealised Bayesian learning process.",
+        "first-order phase transitions, where the model abruptly shifts from concentrating in one region to another, "
+        "and "
+        "which can change the model's generalization behavior",
+        ("transitions-change-generalisation", "type-a-transition"),
+    ),
+    Sentence(
+        "2.1",
+        "we model the optimizer's learning trajectory with an idealized Bayesian learning process",
         ("bif-is-not-loo", "critical-windows"),
     ),
     Sentence(
         "2.2",
-        "The classical influence of a sample is -grad phi^T H^-1 grad l at the minimum (Eq. 1).",
+        "an infinitesimal upweighting of a training point [...] affects an observable evaluated at the final model "
+        "parameters",
         ("classical-at-convergence",),
     ),
     Sentence(
         "2.2",
-        "The classical influence is ill-defined and unstable on degenerate landscapes, and needs damping, above all "
-        "at intermediate checkpoints.",
+        "This renders the classical IF theoretically ill-defined and practically unstable, which requires a dampening "
+        "factor [...] especially at intermediate checkpoints that are unconverged and away from minima.",
         ("indefinite-hessian", "damping-restores"),
     ),
     Sentence(
         "2.2",
-        "The Bayesian influence, the derivative of an expected observable, is the negative covariance with the "
-        "sample's loss (Eq. 2).",
+        "This derivative is equivalent to the negative covariance between the observable and the sample's loss",
         ("bif-is-a-susceptibility",),
     ),
     Sentence(
         "2.2",
-        "It is Hessian-free and well-defined even on degenerate loss landscapes.",
+        "By replacing the problematic Hessian inverse with a covariance estimation, it remains well-defined even on "
+        "degenerate loss landscapes.",
         ("mala-is-exact", "bif-exists-everywhere"),
     ),
     Sentence(
         "2.2",
-        "It is well-defined at any point of the training trajectory, not just at local minima.",
+        "well-defined at any point in the training trajectory, not just at stable local minima",
         ("bif-exists-everywhere",),
     ),
     Sentence(
         "2.2",
-        "Where regularity holds it recovers the classical influence in the large-data limit.",
+        "when the regularity assumptions hold, the BIF asymptotically recovers the classical IF in the large-data "
+        "limit",
         ("bif-tends-to-classical", "bif-is-damped-hessian"),
     ),
     Sentence(
         "2.3",
-        "The Bayesian influence is a generalised susceptibility; susceptibilities diverge at phase transitions.",
-        ("bif-is-a-susceptibility", "susceptibility-at-transition"),
+        "the BIF is an example of a generalized susceptibility that measures a system's response",
+        ("bif-is-a-susceptibility",),
     ),
     Sentence(
         "2.3",
-        "The total covariance is the average within-phase influence plus the covariance of phase means.",
+        "susceptibilities diverge at phase transitions",
+        ("susceptibility-at-transition",),
+    ),
+    Sentence(
+        "2.3",
+        "We can decompose this total covariance using the Law of Total [Covariance], conditioning on the phase",
         ("total-covariance",),
     ),
-    Sentence("2.3", "The between-phase term is pi_U pi_V (mu_iU - mu_iV)(mu_jU - mu_jV).", ("total-covariance",)),
     Sentence(
         "2.3",
-        "At the peak of a transition pi_U is about 0.5; away from it one of the weights is close to 1.",
+        "This term captures the covariance that arises because the expected losses [themselves] change as the model "
+        "switches phases.",
+        ("total-covariance",),
+    ),
+    Sentence(
+        "2.3",
+        "Away from the transition, one of the weights is close to 1 and the other is close to 0.",
         ("type-a-transition", "between-peaks-at-half"),
     ),
     Sentence(
         "2.3",
-        "Influence can change sign: where within-phase influences differ, or the between-phase term dominates.",
+        "If the within-phase influences of the two phases have significantly different values or if the between-phase "
+        "term is large enough to dominate the average baseline influence during the transition, then transitions can "
+        "cause "
+        "a large change in magnitude or even a change in sign.",
         ("sign-flips",),
     ),
     Sentence(
         "2.3",
-        "The between-phase term is maximised when the posterior mass is evenly split.",
+        "The between-phase influence term is maximized when the posterior mass is evenly split",
         ("between-peaks-at-half",),
     ),
-    Sentence("2.3", "This causes a sharp peak in the total influence at the critical point.", ("printed-peak",)),
+    Sentence("2.3", "causing a sharp peak in total influence at the critical point of a transition", ("printed-peak",)),
     Sentence(
         "2.3",
-        "The spike is largest for the samples on which the two phases disagree most, so that peaks identify them.",
+        "the influence spike is largest for the samples on which the two phases disagree the most: peaks in influence "
+        "identify the specific samples that characterize a given transition",
         ("spikes-name-samples",),
     ),
     Sentence(
-        "3", "The network learns animal or plant first, then mammal or bird, then dog or cat.", ("levels-in-order",)
+        "3",
+        "learning animal vs. plants first, then mammals vs. birds, and then dogs vs. cats",
+        ("levels-in-order",),
     ),
     Sentence(
         "3",
-        "Sign flips occur as the model shifts to finer distinctions, and peaks when it begins to learn a new one.",
+        "Sign flips occur as the model shifts to learning progressively finer levels of hierarchical distinctions, and "
+        "peaks occur when the model begins learning a new level of distinction.",
         ("stages-bif", "stages-loo", "peaks-mark-levels"),
     ),
     Sentence(
         "3, Fig. 2",
-        "The correlation matrix of the features shows the hierarchy; it is acquired progressively.",
-        ("singular-structure", "mode-strengths"),
+        "The correlation matrix of the feature output shows a hierarchical structure.",
+        ("singular-structure",),
+    ),
+    Sentence(
+        "3, Fig. 2",
+        "The hierarchical structure is acquired progressively during the training of the deep linear neural network.",
+        ("levels-in-order", "mode-strengths"),
     ),
     Sentence(
         "3",
-        "Leave-one-out shows a pattern similar to the Bayesian influence and the analytical derivation, and "
-        "validates their use.",
+        "the loss difference from LOO results in a similar pattern to what we see in the BIF and the analytical "
+        "derivation, and validates their use",
         ("stages-loo", "stages-analytic", "bif-is-not-loo"),
     ),
-    Sentence("3", "Perturbing other data points shows a consistent trend.", ("other-sources",)),
-    Sentence("3", "The stages are also visible in the damped classical influence.", ("classical-shows-stages",)),
     Sentence(
         "3",
-        "Influence changes non-monotonically over time and can change sign; its peaks correlate with transitions.",
+        "The additional results on perturbing other data points show consistent trend",
+        ("other-sources",),
+    ),
+    Sentence("3", "are also visible in the dampened classical IF", ("classical-shows-stages",)),
+    Sentence(
+        "3",
+        "influence changes over time non-monotonically and can change sign, and (2) peaks in influence are correlated "
+        "with "
+        "key developmental transitions in model behavior",
         ("stages-bif", "stages-loo", "stages-analytic", "peaks-mark-levels"),
     ),
     Sentence(
         "3, Fig. 3",
-        "All three measures agree that influence varies non-monotonically over training.",
+        "All three measures agree that the influence one sample has on another can vary non-monotonically over the "
+        "course "
+        "of training",
         ("stages-bif", "stages-loo", "stages-analytic"),
     ),
     Sentence(
-        "3, Fig. 3",
-        "The Bayesian influence is measured with n_beta = 1000, step 1e-3, localisation 5e3.",
-        ("printed-step",),
+        "3, Fig. 3", "with the following: (Left) BIF ([...] = 1000; [...] = 1e-3; [...] = 5e + 3)", ("printed-step",)
     ),
     Sentence(
         "3",
-        "Influence is a function of the strengths of the singular modes the network has learned.",
+        "influence is a function of singular mode strength of data input-output covariance learned by the network",
         ("instantaneous-influence-from-modes", "unrolled-is-the-derivative"),
     ),
     Sentence(
         "3",
-        "The same data can be helpful or harmful, depending on when it is presented.",
+        "the same data can be either helpful or harmful, depending on when it is presented",
         ("when-matters", "exposure-kernel-of-descent"),
     ),
     Sentence(
         "3",
-        "Influence marks clear peaks at specific times for different queries.",
+        "It can also mark clear peaks at a specific time point on different query data points.",
         ("peaks-mark-levels", "other-sources"),
     ),
     Sentence(
         "3",
-        "The influence of dog on cat might be the same as that on penguin early on, but they are distinguished later.",
+        "the influence over time from one data point to another point is specific to those points",
+        ("specific-to-the-pair",),
+    ),
+    Sentence(
+        "3",
+        "The influence from dog to cat might be the same as dog to 'penguin' early on, but they are distinguished "
+        "later in "
+        "the learning process.",
         ("printed-same-early",),
     ),
     Sentence(
         "3",
-        "Ablating data during the stage with the highest influence induces the largest loss difference.",
+        "ablating data during the stage with the highest influence induces the largest loss difference",
         ("critical-windows",),
     ),
     Sentence(
         "3",
-        "While a distinction is learned, a sample of the same class helps and one of a different class harms.",
+        "upweighting a data point in the same class (dog) is helpful for learning a query data point (sparrow) as "
+        "indicated "
+        "by a negative influence (positive covariance). In contrast, upweighting a data point that belongs to a "
+        "different "
+        "class harms learning that query data point (pine), reflected in a positive influence.",
         ("class-decides-sign",),
     ),
     Sentence(
         "3",
-        "Dog helps sparrow while animals part from plants, and harms it while mammals part from birds.",
+        "A data point dog is helpful (negative influence) to learning sparrow early on in the learning, while "
+        "learning to "
+        "distinguish animal vs. plant, but it is harmful (positive) later on when learning to distinguish mammal vs. "
+        "bird.",
         ("class-decides-sign", "stages-bif"),
     ),
     Sentence(
         "3, Fig. 4",
-        "Branching points of the multidimensional scaling of hidden representations match the peaks of influence.",
-        ("branches-and-peaks", "hidden-distances"),
+        "learning of each hierarchical level is reflected on the branching node",
+        ("hidden-distances", "branches-and-peaks"),
     ),
-    Sentence("A.1, Eq. 6", "The free energy expands as n L + lambda log n + O(log log n).", ("free-energy-expansion",)),
+    Sentence(
+        "3, Fig. 4",
+        "The peaks in influence match the branching points of the MDS trajectory, where each hierarchical category "
+        "develops",
+        ("branches-and-peaks",),
+    ),
+    Sentence(
+        "3",
+        "at the transition, where the model learns to distinguish mammal vs bird within the animals and form a new "
+        "hierarchy level, the influence between mammal and bird is the highest",
+        ("highest-at-the-transition",),
+    ),
+    Sentence(
+        "A.1, Eq. 6",
+        "For a critical point [...] in a neighborhood [...], the free energy asymptotically expands as",
+        ("free-energy-expansion",),
+    ),
     Sentence(
         "A.1",
-        "The learning coefficient coincides with half the effective number of parameters for minimally singular "
-        "models.",
+        "that coincides with half the effective parameter count for minimally singular models",
         ("half-the-parameters", "toy-coefficient"),
     ),
     Sentence(
         "A.1, Eq. 7",
-        "The expected loss of a sample is the derivative of the free energy with respect to its weight.",
+        "it is possible to calculate arbitrary expectation values simply by differentiating the free energy",
         ("free-energy-gradient",),
     ),
     Sentence(
-        "A.1, Eq. 8", "The Bayesian influence is a second derivative of the free energy.", ("bif-is-a-susceptibility",)
+        "A.1, Eq. 8",
+        "lets us express the BIF as a 2nd-order derivative of the free energy, assuming both samples are in the "
+        "training "
+        "dataset",
+        ("bif-is-a-susceptibility",),
     ),
     Sentence(
         "A.2, Eq. 10",
-        "The local free energy has the same expansion with the local minimum and its learning coefficient.",
+        "but where now [...] is a local minimum within [...], and [...] is the local learning coefficient associated "
+        "with "
+        "that local minimum",
         ("type-a-transition", "smallest-networks"),
     ),
     Sentence(
         "A.2, Eqs. 11-14",
-        "The global free energy is -log sum exp(-F) over phases, about the lowest one, others being exponentially "
-        "suppressed.",
+        "globally, the free energy is determined primarily by the phase with the lowest free energy, with "
+        "exponentially "
+        "suppressed contributions from all other regions of phase space",
         ("coarse-graining",),
     ),
     Sentence(
         "A.2",
-        "Posterior log-odds of two phases evolve as n dL + dlambda log n, up to O(log log n).",
+        'This free energy formula predicts the existence of first-order "Bayesian" phase transitions.',
         ("type-a-transition",),
     ),
     Sentence(
         "A.2",
-        "The posterior switches from the simple to the complex solution when log(n) / n < -dL / dlambda (Type A).",
+        "the posterior initially prefers the simple solution U but switches to the complex solution V when",
         ("type-a-transition",),
     ),
     Sentence(
         "A.2",
-        "Of two phases with equal minimum loss the trade-off is pushed to lower-order terms (Type B).",
+        "if the two phases agree on the linear term (they have the same minimum loss), then the trade-off will be "
+        "pushed "
+        'down into lower-order terms, and there can be a "Type-B" transition',
         ("type-b-transition",),
     ),
     Sentence(
-        "B, Eq. 15", "RMSProp-preconditioned SGLD estimates the local posterior.", ("printed-algorithm", "sgld-law")
+        "B, Eq. 15",
+        "This approximates Langevin dynamics with loss gradients and locality regularization",
+        ("printed-algorithm", "sgld-law"),
     ),
     Sentence(
         "B",
-        "The adaptive learning rate is more robust to varying step size than vanilla SGLD.",
-        reason="Another paper's comparison, without a measure of robustness. What can be said: both are stable up "
-        "to step x curvature = 4 (stability-limit), and Algorithm 1 has a bias that SGLD has not "
-        "(printed-algorithm).",
-    ),
-    Sentence("B", "The normalised influence behaves more stably than the raw covariance.", ("normalised-is-steadier",)),
-    Sentence(
-        "B",
-        "Per-token influence is obtained by saving all per-token losses at each draw.",
-        reason="A statement about language models; here one draw records every sample's loss, which is the same.",
+        "The update rule takes advantage of an adaptive learning rate [...] compared to vanilla SGLD and is more "
+        "robust to "
+        "varying step size",
+        ("robust-to-the-step", "stability-limit"),
     ),
     Sentence(
         "B",
-        "Same-token influence is dropped to avoid spuriously high covariances.",
-        reason="Concerns tokens of language models; the influence of a sample on itself is left out of the pairs of "
-        "measures likewise.",
+        "Empirically, we find that this behaves more stably than the raw covariance and thus is easier to track over "
+        "time.",
+        ("normalised-is-steadier",),
     ),
     Sentence(
         "B",
-        "The influence of a sample not seen yet is the derivative at weight 0, and is well defined.",
+        "which can be trivially obtained by avoiding the loss accumulation over token indices and saving all per-token "
+        "losses at each SGLD draw",
+        reason=_LANGUAGE + " Here one draw records every sample's loss, which is the same.",
+    ),
+    Sentence(
+        "B",
+        "to avoid potentially spuriously high covariances, we drop same-token influence scores when computing "
+        "aggregate "
+        "group influence scores",
+        reason=_LANGUAGE + " The influence of a sample on itself is left out of the pairs of measures likewise.",
+    ),
+    Sentence(
+        "B",
+        "The resulting quantity remains well-defined, with a slightly different interpretation: it measures the "
+        "model's "
+        "sensitivity to the initial introduction of a new sample, rather than the re-weighting of an existing one.",
         ("unseen-samples",),
     ),
     Sentence(
         "B",
-        "Gradient updates and the forward passes for the covariance may use independent data.",
+        "we use independent data sources for the SGLD gradient updates and the forward passes used to compute the loss "
+        "covariance",
         ("held-out-queries",),
     ),
     Sentence(
         "C.1",
-        "The data set has 8 items, 15 features, rank 8, and the hierarchy of four levels.",
+        "We set the number of data points N = 8 with hierarchy level H = 3, that is, the data can be organized by 4 "
+        "levels "
+        "of hierarchy",
         ("singular-structure",),
     ),
     Sentence(
         "C.1",
-        "Small random weights, learning rate 5e-2 and 10,000 epochs suffice to learn it.",
+        "with a small learning rate [5e-2] and train for 10K epochs with full batch unless mentioned otherwise",
         ("learns-the-map", "any-learning-rate", "any-size-of-the-start"),
     ),
     Sentence(
         "C.2",
-        "Since the true learning coefficient of deep linear networks is known, hyper-parameters can be selected by it.",
+        "Since ground truth LLC is known for deep linear neural networks [...] we can select a range of "
+        "hyperparameters by "
+        "choosing ones that have a well-matched LLC estimate to the ground truth.",
         ("measured-coefficients", "toy-coefficient"),
     ),
     Sentence(
         "C.2",
-        "RMSProp-SGLD is superior to vanilla SGLD for estimating the learning coefficient.",
-        reason="No numbers are printed, and the toy network has the same coefficient at every rank "
-        "(toy-coefficient), so it cannot rank samplers by it. At equal stability Algorithm 1 has the larger bias "
-        "(printed-algorithm).",
+        "Based on this procedure, we validate the superiority of RMSPropSGLD to vanilla SGLD",
+        ("rmsprop-against-sgld",),
     ),
     Sentence(
         "C.2",
-        "Sampler quality is insensitive to the decay rate and the stability constant in a certain range.",
+        "and also the insensitivity of the sampler quality to decay rate b and stability constant in a certain range",
         ("decay-rate-does-not-matter",),
     ),
     Sentence(
         "C.2, Fig. 6",
-        "The correlation with leave-one-out changes smoothly with the hyper-parameters and is highest for high and "
-        "low ones (letters lost in print).",
+        "the correlation coefficient changes smoothly as we vary the hyperparameters",
+        ("sweep-of-the-sampler",),
+    ),
+    Sentence(
+        "C.2, Fig. 6",
+        "In general, high [...] and low [...] gave the highest correlation with the gold standard LOO experiment, and "
+        "[...] "
+        "was less significant in the toy model.",
         ("sweep-of-the-sampler",),
     ),
     Sentence(
         "C.2, Fig. 3",
-        "The best correlation is at n_beta = 1000, step 1e-3, localisation 5e3.",
-        ("printed-step", "sweep-of-the-sampler"),
+        "we showed the BIF measured with the hyperparameters that have the highest correlation with LOO",
+        ("sweep-of-the-sampler",),
     ),
-    Sentence("C.3", "Leave-one-out masks the input and output of a sample with zeros.", ("masking-is-weight-zero",)),
-    Sentence("C.4", "The Hessian has multiple zero or near-zero eigenvalues.", ("singular-at-the-minimum",)),
-    Sentence("C.4", "A suitable damping makes all eigenvalues positive (Eq. 17).", ("damping-restores",)),
+    Sentence(
+        "C.3",
+        "we mask the corresponding data index to [0] for both input and output",
+        ("masking-is-weight-zero",),
+    ),
     Sentence(
         "C.4",
-        "The Gauss-Newton matrix is an approximation of the Hessian that linearises the network (Eq. 18).",
+        "the Hessian [...] of the overparameterized neural network is non-invertible due to multiple zero / near-zero "
+        "eigenvalues",
+        ("singular-at-the-minimum",),
+    ),
+    Sentence("C.4, Eq. 17", "enforces [...] to have positive eigenvalues", ("damping-restores",)),
+    Sentence(
+        "C.4, Eq. 18",
+        "an approximation to [...] which linearizes the network's parameter-output mapping around the current "
+        "parameters",
         ("gauss-newton-is-hessian-late",),
     ),
     Sentence(
-        "C.4",
-        "Damped influence over time, damping c max|eig| with c from 1e-3 to 10 (Eqs. 19-20).",
+        "C.4, Eqs. 19-20",
+        "we measure classical influence function over time",
         ("classical-shows-stages", "damping-restores"),
     ),
     Sentence(
         "C.5",
-        "The influence trajectory tells at which time a sample matters most for learning another.",
+        "perturbing the same data point but at different training times would lead to non-identical influence",
+        ("when-matters", "brief-ablation-is-the-kernel"),
+    ),
+    Sentence(
+        "C.5",
+        "the measured influence trajectory tells us which time point would be most critical for a model to learning "
+        "each "
+        "sample",
         ("critical-windows", "brief-ablation-is-the-kernel"),
     ),
     Sentence(
+        "C.5",
+        "the influence of dog on cat makes a peak around t = 6000",
+        ("dog-on-cat-peaks",),
+    ),
+    Sentence(
         "C.5, Fig. 11",
-        "For cat the integrated loss difference is largest around t = 6000 and most negative around t = 3000.",
+        "the loss difference is the biggest around t = 6000, when the highest influence occurs",
         ("printed-critical-epochs",),
     ),
     Sentence(
         "C.5, Fig. 11",
-        "Sparrow, which shares a higher level with dog, has an earlier critical point than cat.",
+        "we observe the negative peak of integrated loss difference around t = 3000, which also matches the negative "
+        "minimum in the influence measurement",
+        ("printed-critical-epochs", "dog-on-cat-peaks"),
+    ),
+    Sentence(
+        "C.5, Fig. 11",
+        "The higher level hierarchy (animals) sharing sample sparrow has an earlier critical point than the lower "
+        "level "
+        "hierarchy (mammals) sharing sample cat.",
         ("critical-windows",),
     ),
-    Sentence("C.6, Eq. 23", "The loss decomposes over singular modes.", ("losses-in-modes",)),
+    Sentence(
+        "C.6, Eq. 23",
+        "we can describe each data point i's loss into the singular modes basis",
+        ("losses-in-modes",),
+    ),
     Sentence(
         "C.6, Eq. 24",
-        "With small initialisation and learning rate the network and the data share singular vectors.",
+        "assuming the network and the data shares the aligned right and left singular vectors [...] This assumption "
+        "holds "
+        "with small initialization and small learning rate.",
         ("modes-align",),
     ),
-    Sentence("C.6, Eqs. 25-26", "The gradients are W2^T (Syx - W2 W1) and (Syx - W2 W1) W1^T.", ("gradients",)),
+    Sentence(
+        "C.6, Eqs. 25-26",
+        "we can compute the loss gradient with respect to the parameter space and decoupled mode space",
+        ("gradients",),
+    ),
     Sentence(
         "C.6, Eqs. 27-29",
-        "Layers carry each mode in equal parts to first order, by the balance of small initial weights.",
+        "With the small initialization assumption, the first-order approximation of equality holds",
         ("balance-is-conserved",),
     ),
-    Sentence("C.6, Eq. 30", "Each mode's strength follows the logistic curve.", ("mode-strengths", "flow-is-descent")),
-    Sentence("C.6, Eqs. 30, 32", "Its initial value is u^T W2 W1 v at t = 0.", ("printed-initial-strength",)),
     Sentence(
-        "C.6, Eq. 31", "A network that has learned the data recovers W = C.", ("learns-the-map", "matrix-solution")
+        "C.6, Eq. 30",
+        "evolving throughout the training that could be written in closed form",
+        ("mode-strengths", "flow-is-descent"),
     ),
     Sentence(
-        "C.6, Eq. 36",
-        "A sample's weight changes the cross-covariance C by y x^T (and nothing else).",
+        "C.6, Eqs. 30, 32",
+        "For an end-to-end linear map [...] define its representation in the data singular basis and the singular mode "
+        "strength",
+        ("printed-initial-strength",),
+    ),
+    Sentence("C.6, Eq. 31", "the model that learned the training data recovers", ("learns-the-map", "matrix-solution")),
+    Sentence(
+        "C.6, Eqs. 34-35",
+        "the per-sample residual in mode space [...] and the per-sample loss gradient in mode space",
+        ("residuals-in-modes",),
+    ),
+    Sentence(
+        "C.6, Eqs. 36-38",
+        "we consider a perturbation by upweighting a single data point p with factor [eps]. The perturbed "
+        "cross-covariance "
+        "becomes",
         ("printed-moment",),
     ),
     Sentence(
         "C.6, Eq. 38",
-        "The perturbed network is aligned with the perturbed data at every time.",
+        "We assume that the network will have aligned singular basis with the perturbed data covariance",
         ("weights-follow-the-data",),
     ),
-    Sentence("C.6, Eqs. 42-47", "A and B are skew-symmetric and Q = A S + S' + S B.", ("printed-rotations",)),
-    Sentence("C.6, Eq. 48", "Singular values respond by diag(U^T C' V).", ("singular-values-respond",)),
-    Sentence("C.6, Eq. 49", "Singular vectors respond by U' = U A, V'^T = B V^T.", ("printed-span",)),
+    Sentence(
+        "C.6, Eq. 48",
+        "the response from the perturbation should also be diagonal for the singular values",
+        ("singular-values-respond",),
+    ),
+    Sentence(
+        "C.6, Eq. 49", "The response of the singular basis is obtained from", ("printed-span", "printed-rotations")
+    ),
     Sentence(
         "C.6, Eqs. 50-51",
-        "A_jk = Q_jk / (s_k - s_j) and B_jk with s_j - s_k.",
+        "become skew-symmetric, [...] Intuitively, A; B is equivalent to the in-subspace angular velocity",
         ("printed-rotations", "printed-influence-on-the-map"),
     ),
     Sentence(
-        "C.6, Eqs. 52-54, 56", "A degenerate block splits by the eigenvalues of sym(Q).", ("singular-values-respond",)
+        "C.6, Eqs. 50-52",
+        "has degenerate singular values or a near-zero gap, above is ill-defined",
+        ("near-degenerate",),
     ),
-    Sentence("C.6, Eq. 55", "Within the block A = B = K / (2 s).", ("printed-block-rotation",)),
+    Sentence(
+        "C.6, Eqs. 52-54, 56",
+        "becomes the first-order splits within the degenerate block with preferred direction defined by",
+        ("singular-values-respond",),
+    ),
+    Sentence("C.6, Eq. 55", "sets the in-block angular velocity", ("printed-block-rotation",)),
     Sentence(
         "C.6, Eqs. 57-58",
-        "The map responds by U (A G + G' dS + G B) V^T.",
+        "we define influence on [...] from the perturbation on a data point p at fixed time t by applying derivative",
         ("printed-influence-on-the-map", "derivative-of-the-flow"),
     ),
     Sentence(
         "C.6, Eq. 59",
-        "The influence on a loss follows by the chain rule.",
+        "We can further derive influence on measurable [...] in singular basis using the chain rule",
         ("stages-analytic", "unrolled-is-the-derivative"),
     ),
-    Sentence("C.6", "The perturbation is expected to hold for small epsilon.", ("small-weights-are-linear",)),
+    Sentence("C.6", "This perturbation is expected to hold with a small perturbation", ("small-weights-are-linear",)),
     Sentence(
         "C.6",
-        "Down-weighting by epsilon = -0.1 approximates the ablation effect of Fig. 3.",
+        "We use down-weighting [eps] = [-]0:1 to approximate the ablation effect in Figure 3",
         ("printed-downweighting", "closed-form-reweighting"),
     ),
+    Sentence(
+        "4",
+        "sign flips, and peaks that correspond to known developmental changes like the formation of the induction "
+        "circuit",
+        ("repeated-pairs-rise", "copying-gate"),
+    ),
+    Sentence(
+        "4",
+        "Both classes appear among high-influence tokens for the other class very early in training, but this "
+        "relationship quickly",
+        reason="A statement about Pythia, whose weights are not here; Figure 5 takes a folder of them.",
+    ),
+    Sentence(
+        "D.1.2",
+        "the overall dynamics expressed by the BIF did not vary substantially among hyperparameters chosen in this "
+        "setting",
+        ("settings-of-the-sampler",),
+    ),
+    Sentence(
+        "D.1.3",
+        "We query the predictive capacity of token-level influences using a simple nearest-neighbors approach.",
+        ("printed-draws",),
+    ),
+    Sentence("D.1.3, Fig. 14", "This means that 0 represents the random baseline.", ("recall-baseline",)),
+    Sentence(
+        "D.2",
+        "undergoes a sudden, large increase, peaking and then stabilizing",
+        ("repeated-pairs-rise", "peak-and-plateau"),
+    ),
+    Sentence(
+        "D.2",
+        "Meanwhile, the BIF between non-repeated segments or across non-repeated and repeated segments shows no such "
+        "change.",
+        ("others-stay",),
+    ),
+    Sentence(
+        "D.2",
+        "begins to rise right before the BIF increases between the repeated groups",
+        ("repeated-pairs-rise", "induction-forms"),
+    ),
 )
+
+
+def quotes(claim: str) -> tuple[Sentence, ...]:
+    """Return the sentences that a claim tests."""
+    return tuple(sentence for sentence in SENTENCES if claim in sentence.claims)

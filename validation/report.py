@@ -15,15 +15,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from validation.pairs import PairResult
+from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
+from validation.smallest_faults import smallest_fault
 from validation.strongest import Extreme
 
-__all__ = ["MARKS", "bound", "number", "print_ledger", "summary", "write_json"]
+__all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "smallest", "summary", "used", "write_json"]
 
 MARKS = {
     Verdict.HOLDS: "✓",
-    Verdict.REFUTED: "≠",
+    Verdict.WRONG: "≠",
+    Verdict.DEPENDS: "≷",
+    Verdict.IMPRECISE: "≈",
     Verdict.INCONCLUSIVE: "?",
     Verdict.FAILS: "✗",
     Verdict.REPORTED: "·",
@@ -31,7 +35,9 @@ MARKS = {
 _WIDE = 130  # columns of a terminal that has room for reasons and sources
 STYLES = {
     Verdict.HOLDS: "green",
-    Verdict.REFUTED: "magenta",
+    Verdict.WRONG: "magenta",
+    Verdict.DEPENDS: "magenta",
+    Verdict.IMPRECISE: "cyan",
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.FAILS: "bold red",
     Verdict.REPORTED: "dim",
@@ -77,6 +83,20 @@ def bound(check: Check) -> str:
     return f"{number(check.low)} to {number(check.high)}"
 
 
+def smallest(result: ClaimResult) -> list[str]:
+    """Return the smallest faults that turn a claim: one planted in a measurement, one of a checked number."""
+    planted, close = smallest_fault(result.claim.identifier), result.closest
+    lines = [] if planted is None else [str(planted)]
+    if close is not None:
+        lines.append(f"{close.quantity}: a change by {number(close.slack)}")
+    return lines
+
+
+def reasons(check: Check) -> str:
+    """Return where a check's bound comes from, and why it is roomy where it is."""
+    return check.why + (f". Roomy: {check.roomy}" if check.roomy else "")
+
+
 def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
     """Print the table of pairs and the table of claims; with `details`, and for what fails, every check."""
     if ledger.pairs:
@@ -85,6 +105,9 @@ def print_ledger(console: Console, ledger: Ledger, *, details: bool) -> None:
         console.print(_claim_table(ledger.claims, wide=console.width >= _WIDE))
     if ledger.strongest:
         console.print(_strongest_table(ledger.strongest))
+    for pair in ledger.pairs:
+        if pair.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
+            _print_pair(console, pair)
     for result in ledger.claims:
         if details or result.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE):
             _print_details(console, result)
@@ -116,8 +139,8 @@ def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"{result.pair.expected}: {result.pair.why}" if result.bounded else result.pair.why
-        cells = [*numbers, escape(result.problem or text)] if wide else numbers[:2]
+        text = f"{result.pair.expected}: {result.pair.why}" if result.checks else result.pair.why
+        cells = [*numbers, escape(result.problem or result.undecided or text)] if wide else numbers[:2]
         table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
     return table
 
@@ -135,26 +158,25 @@ def _strongest_table(extremes: Sequence[Extreme]) -> Table:
 
 def tightest(result: ClaimResult) -> Check | None:
     """Return the check that decides: one that does not hold, else the one that uses most of its bound."""
-
-    def use(check: Check) -> float:
-        if check.verdict is not Verdict.HOLDS:
-            return math.inf
-        if math.isfinite(check.low) and math.isfinite(check.high):
-            half = (check.high - check.low) / 2
-            return abs(check.measured - (check.high + check.low) / 2) / half if half else 0.0
-        limit = check.high if math.isfinite(check.high) else check.low
-        shares = sorted((abs(check.measured), abs(limit)))
-        same_side = check.measured * limit > 0
-        return shares[0] / shares[1] if same_side else 0.0
-
     bounded = [check for check in result.checks if not check.only_reported]
-    return max(bounded, key=use, default=None)
+    return max(bounded, key=lambda c: c.use if c.verdict is Verdict.HOLDS else math.inf, default=None)
+
+
+def used(check: Check) -> str:
+    """Return what share of its bound a check uses; "-" where it has none.
+
+    Examples
+    --------
+    >>> used(Check("slope", 1.05, low=0.9, high=1.1)), used(Check("slope", 1.05))
+    ('50 %', '-')
+    """
+    return f"{check.use:.0%}".replace("%", " %") if math.isfinite(check.use) else "-"
 
 
 def _claim_table(claims: Sequence[ClaimResult], *, wide: bool) -> Table:
     table = Table(title="Claims, each with the check that comes closest to its bound")
-    for column in ("claim", "source", "check", "measured", "bound", "checks", "verdict"):
-        if wide or column not in ("source", "checks"):
+    for column in ("claim", "source", "check", "measured", "bound", "used", "checks", "verdict"):
+        if wide or column not in ("source", "used", "checks"):
             table.add_column(column, no_wrap=column in ("claim", "measured", "verdict"))
     family = ""
     for result in claims:
@@ -170,7 +192,8 @@ def _claim_table(claims: Sequence[ClaimResult], *, wide: bool) -> Table:
             bound(check) if check else "",
         ]
         if wide:
-            cells = [escape(result.claim.source), *cells, f"{held}/{total}"]
+            share = used(check) if check else ""
+            cells = [escape(result.claim.source), *cells, share, f"{held}/{total}"]
         verdict = _verdict(result.verdict) if wide else f"[{STYLES[result.verdict]}]{MARKS[result.verdict]}[/]"
         table.add_row(result.claim.identifier, *cells, verdict)
     return table
@@ -180,18 +203,42 @@ def _print_details(console: Console, result: ClaimResult) -> None:
     claim = result.claim
     console.print(f"\n[bold]{claim.identifier}[/]: {result.verdict}", style=STYLES[result.verdict], highlight=False)
     console.print(f"{escape(claim.statement)} [dim]({escape(claim.source)})[/]")
+    for sentence in quotes(claim.identifier):
+        console.print(f'  [dim]the paper, {escape(sentence.section)}:[/] "{escape(sentence.text)}"')
     for measurement in claim.compares:
         console.print(f"  [dim]{measurement.way}:[/] {escape(measurement.what)}")
     if claim.corrected:
         console.print(f"  [dim]what holds instead:[/] {escape(claim.corrected)}")
+    for reading in claim.readings:
+        console.print(f"  [dim]{'right' if reading.right else 'wrong'} under the reading:[/] {escape(reading.name)}")
+    for line in smallest(result):
+        console.print(f"  [dim]smallest fault that turns it:[/] {escape(line)}")
     if result.problem:
         console.print(f"  [bold red]{escape(result.problem)}[/]")
+    if result.noticed:
+        console.print(f"  [dim]planted and noticed:[/] {escape('; '.join(result.noticed))}")
+    _print_checks(console, result.checks)
+
+
+def _print_pair(console: Console, result: PairResult) -> None:
+    pair = result.pair
+    title = f"{pair.measure} against {pair.reference}: {result.verdict}"
+    console.print(f"\n{title}", style=STYLES[result.verdict], highlight=False, markup=False)
+    for text in (result.problem, result.undecided):
+        if text:
+            console.print(f"  {text}.".replace("..", "."), highlight=False, markup=False)
+    if result.checks:
+        _print_checks(console, result.checks)
+
+
+def _print_checks(console: Console, checks: Sequence[Check]) -> None:
     table = Table(box=None, pad_edge=True, show_header=True, header_style="dim")
-    for column in ("", "check", "measured", "bound", "why"):
+    for column in ("", "check", "measured", "bound", "used", "why"):
         table.add_column(column)
-    for check in result.checks:
+    for check in checks:
         mark = f"[{STYLES[check.verdict]}]{MARKS[check.verdict]}[/]"
-        table.add_row(mark, escape(check.quantity), measured(check), bound(check), f"[dim]{escape(check.why)}[/]")
+        row = (mark, escape(check.quantity), measured(check), bound(check), used(check))
+        table.add_row(*row, f"[dim]{escape(reasons(check))}[/]")
     console.print(table)
 
 
@@ -201,6 +248,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
         "title": ledger.title,
         "complete": not ledger.unfinished,
         "unfinished": ledger.unfinished,
+        "notes": ledger.notes,
         "seconds": round(ledger.seconds, 2),
         "versions": {name: version(name) for name in ("stagewise", "numpy", "torch")}
         | {"python": platform.python_version()},
@@ -212,9 +260,8 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "measure": result.pair.measure,
                 "expected": result.pair.expected,
                 "why": result.pair.why,
-                "bounds": {field: list(bounds) for field, bounds in result.pair.bounds.items()}
-                if result.bounded
-                else {},
+                "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
+                "undecided": result.undecided,
                 "found": None if result.found is None else asdict(result.found),
                 "problem": result.problem,
                 "verdict": result.verdict,
@@ -230,12 +277,16 @@ def write_json(path: Path, ledger: Ledger) -> None:
                 "source": result.claim.source,
                 "compares": [asdict(measurement) for measurement in result.claim.compares],
                 "metric": result.claim.metric,
+                "quotes": [sentence.text for sentence in quotes(result.claim.identifier)],
                 "corrected": result.claim.corrected,
+                "readings": [asdict(reading) for reading in result.claim.readings],
+                "smallest_faults": smallest(result),
                 "cost": result.claim.cost,
                 "seconds": round(result.seconds, 3),
                 "verdict": result.verdict,
                 "problem": result.problem,
-                "checks": [asdict(check) | {"verdict": check.verdict} for check in result.checks],
+                "noticed": result.noticed,
+                "checks": [asdict(check) | {"verdict": check.verdict, "use": check.use} for check in result.checks],
             }
             for result in ledger.claims
         ],

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
 
 from validation.experiments.base import Experiment, Settings
-from validation.experiments.toy import ToyExperiment
-from validation.pairs import Pair, PairResult, compare, correlations
+from validation.pairs import MEASURES, Measure, Pair, PairResult, compare, correlations
 from validation.registry import Claim, ClaimResult, Verdict, run_claim
 from validation.strongest import Extreme, strongest_influences
 
@@ -39,6 +38,8 @@ class Ledger:
         Names of what an interrupted run did not reach; empty for a complete one.
     seconds
         Wall-clock time.
+    notes
+        Sentences about the data and where they came from.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Ledger:
     strongest: tuple[Extreme, ...]
     unfinished: tuple[str, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def verdicts(self) -> dict[Verdict, int]:
@@ -61,6 +63,11 @@ class Ledger:
         """Whether something that should hold does not."""
         return Verdict.FAILS in self.verdicts
 
+    @property
+    def inconclusive(self) -> bool:
+        """Whether something that should hold has not been shown to: an error bar reaches across its bound."""
+        return Verdict.INCONCLUSIVE in self.verdicts
+
 
 def run_ledger(
     title: str,
@@ -69,6 +76,8 @@ def run_ledger(
     claims: Sequence[Claim] = (),
     pairs: Sequence[Pair] = (),
     measures: Sequence[str] = (),
+    own: Mapping[str, Measure] | None = None,
+    notes: Sequence[str] = (),
     strongest: int = 0,
     general_only: bool = False,
     started: Callable[[str], object] = lambda _: None,
@@ -81,9 +90,13 @@ def run_ledger(
     title
         What is validated, for the reports.
     experiment
-        The shared runs; a `ToyExperiment` if there are claims.
+        The shared runs; a `ToyExperiment` for claims about the toy model.
     claims, pairs, measures
         What to check, and the names of the measures to correlate.
+    own
+        Measures by name beside `MEASURES`.
+    notes
+        Sentences for the head of the report.
     strongest
         How many of the strongest influences to name.
     general_only
@@ -97,6 +110,7 @@ def run_ledger(
         Complete, or what there was when the run was interrupted (Ctrl-C); then ``unfinished`` is not empty.
     """
     start = time.perf_counter()
+    known = MEASURES | dict(own or {})
     names = [f"{pair.measure} against {pair.reference}" for pair in pairs] + [c.identifier for c in claims]
     found_pairs: list[PairResult] = []
     found_claims: list[ClaimResult] = []
@@ -107,16 +121,15 @@ def run_ledger(
         for pair, name in zip(pairs, names, strict=False):
             started(name)
             before = time.perf_counter()
-            found_pairs.append(compare(pair, experiment, bounded=pair.general or not general_only))
+            found_pairs.append(compare(pair, experiment, bounded=not general_only, measures=known))
             finished(name, found_pairs[-1].verdict, time.perf_counter() - before)
         for claim in claims:
             started(claim.identifier)
-            assert isinstance(experiment, ToyExperiment)
             found_claims.append(run_claim(claim, experiment))
             finished(claim.identifier, found_claims[-1].verdict, found_claims[-1].seconds)
         if measures:
             started("correlations of all measures")
-            matrix = correlations(experiment, measures)
+            matrix = correlations(experiment, measures, measures=known)
         if strongest:
             started("strongest influences")
             extremes = strongest_influences(experiment, strongest)
@@ -134,4 +147,5 @@ def run_ledger(
         extremes,
         tuple(unfinished) if interrupted else (),
         time.perf_counter() - start,
+        tuple(notes),
     )

@@ -24,7 +24,7 @@ class Extreme:
     retrained, epoch
         Leave-one-out by retraining where it is largest in size, and the epoch; negative = the source helps.
     solved, solved_epoch
-        The same of the closed form: its extremum of the same sign.
+        The same of the closed form: its extremum of the same sign. NaN where there is no closed form.
     """
 
     source: str
@@ -53,7 +53,11 @@ def strongest_influences(experiment: Experiment, count: int = 12) -> tuple[Extre
     >>> first.helps, first.epoch == first.solved_epoch
     (True, True)
     """
-    measured, solved = without_self(experiment.retrained), without_self(experiment.closed_leave_one_out)
+    measured = without_self(experiment.retrained)
+    try:
+        solved = without_self(experiment.closed_leave_one_out)
+    except (ValueError, ArithmeticError):  # said in the table of pairs; what is retrained stands without it
+        solved = xr.full_like(measured, np.nan)
     size = abs(measured).max("epoch").stack(pair=("source", "query")).dropna("pair")
     chosen = size.isel(pair=np.argsort(-size.values, kind="stable")[:count])
     return tuple(_extreme(measured, solved, *pair) for pair in chosen["pair"].values)
@@ -63,6 +67,8 @@ def _extreme(measured: xr.DataArray, solved: xr.DataArray, source: str, query: s
     lines = [array.sel(source=source, query=query) for array in (measured, solved)]
     epoch = float(abs(lines[0]).idxmax("epoch"))
     sign = 1.0 if float(lines[0].sel(epoch=epoch)) > 0 else -1.0
+    retrained = float(lines[0].sel(epoch=epoch))
+    if bool(lines[1].isnull().all()):
+        return Extreme(str(source), str(query), retrained, epoch, float("nan"), float("nan"))
     solved_epoch = float((sign * lines[1]).idxmax("epoch"))
-    values = float(lines[0].sel(epoch=epoch)), float(lines[1].sel(epoch=solved_epoch))
-    return Extreme(str(source), str(query), values[0], epoch, values[1], solved_epoch)
+    return Extreme(str(source), str(query), retrained, epoch, float(lines[1].sel(epoch=solved_epoch)), solved_epoch)

@@ -12,7 +12,7 @@ its inertia is reported. Linear networks take the shortcuts of `numerics.curvatu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from typing import Any
 
 import torch
 import xarray as xr
@@ -20,7 +20,16 @@ from numpy.typing import ArrayLike
 
 from numerics.curvature.dense_influence import dense_influence, dense_numbers
 from numerics.curvature.gradients import module_kernel
-from numerics.curvature.influence_request import Damping, InfluenceRequest, source_positions
+from numerics.curvature.influence_request import (
+    Damping,
+    InfluenceRequest,
+    parts_of,
+    plain_labels,
+    query_labels,
+    source_labels,
+    source_positions,
+    with_parts,
+)
 from numerics.curvature.linear_influence import linear_gauss_newton_influence, linear_hessian_influence, linear_kernel
 from numerics.curvature.matrix_free_influence import matrix_free_influence
 from numerics.curvature.module_problem import ModuleProblem
@@ -28,7 +37,7 @@ from numerics.errors import IndefiniteCurvature
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints, linear_as_module
 from numerics.models.queries import Asked, Queries
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import trajectory
@@ -42,8 +51,8 @@ def gradient_kernel(
     dataset: Dataset | Samples,
     checkpoints: Checkpoints | ModuleCheckpoints,
     *,
-    sources: Sequence[str] | None = None,
-    queries: Asked = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
     max_memory: int | None = None,
 ) -> xr.DataArray:
     """Return the gradient kernel K_ij = grad l_i . grad l_j at every checkpoint.
@@ -72,19 +81,27 @@ def gradient_kernel(
     >>> bool((gradient_kernel(hierarchical_dataset(), run.checkpoints).sel(source="dog", query="dog") > 0).all())
     True
     """
-    positions = source_positions(dataset, sources)
-    names = [dataset.names[i] for i in positions]
+    found = parts_of(dataset, sources) if isinstance(sources, Parts) else source_positions(dataset, sources)
     attrs = {"estimator": "gradient kernel"}
-    if isinstance(checkpoints, Checkpoints) and _of_losses(queries):
+    asked: Any
+    if isinstance(checkpoints, Checkpoints) and not isinstance(found, Parts) and _of_losses(queries):
         read, asked = _reader(checkpoints), dataset if queries is None else queries
-        kernel, engine = linear_kernel(read(dataset), read(asked), checkpoints, positions), "closed form"
-        return trajectory(
-            kernel, checkpoints.epochs, names, asked.names, name="kernel", attrs=attrs | {"engine": engine}
-        )
-    every = Queries.of(queries, dataset)
-    kernel, engine = module_kernel(Samples.of(dataset), every, _of_module(checkpoints), positions, max_memory)
-    attrs |= {"engine": engine, "query_measure": every.measured}
-    return trajectory(kernel, checkpoints.epochs, names, every.names, name="kernel", attrs=attrs)
+        kernel, engine = linear_kernel(read(dataset), read(asked), checkpoints, found), "closed form"
+    else:
+        asked = queries if isinstance(queries, Parts) else Queries.of(queries, dataset)
+        kernel, engine = module_kernel(Samples.of(dataset), asked, _of_module(checkpoints), found, max_memory)
+        attrs["query_measure"] = "loss" if isinstance(asked, Parts) else asked.measured
+    labels = {"source": source_labels(dataset, found), "query": query_labels(asked)}
+    plain = plain_labels(labels)
+    result = trajectory(
+        kernel,
+        checkpoints.epochs,
+        plain["source"],
+        plain["query"],
+        name="kernel",
+        attrs=attrs | {"engine": engine},
+    )
+    return with_parts(result, labels)
 
 
 def hessian_influence(
@@ -93,8 +110,8 @@ def hessian_influence(
     *,
     damping: ArrayLike | None = None,
     relative_damping: ArrayLike | None = None,
-    sources: Sequence[str] | None = None,
-    queries: Asked = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
     weights: ArrayLike | None = None,
     method: str | None = None,
     rtol: float = 1e-8,
@@ -116,10 +133,12 @@ def hessian_influence(
         Instead of `damping`: constants c, >= 0; lambda = c times the largest absolute eigenvalue of each checkpoint's
         Hessian, as the paper does with c from 1e-3 to 10.
     sources
-        Names of the samples whose influence is asked for; all if not given.
+        Names of the samples whose influence is asked for, or `Parts` of samples of `dataset`, whose weights enter the
+        loss of their sample by their share 1 / k_i; all samples if not given.
     queries
         What is asked: samples, seen in training or not, for their losses; a `Query` for any other measure of the
-        outputs; functions of the parameters by name; or a list of these. The losses of `dataset` if not given.
+        outputs; functions of the parameters by name; or a list of these. Or `Parts` of samples, for their own losses.
+        The losses of `dataset` if not given. Parts have a MultiIndex, ("query_name", "query_part") say.
     weights
         Sample weights beta of L at the checkpoints, shape (N,), >= 0; all 1 if not given. A sample of weight 0 is
         unseen, and its influence is that of adding it.
@@ -180,7 +199,7 @@ def hessian_influence(
     constants = Damping.of(damping, relative_damping)
     request = InfluenceRequest.of("hessian", dataset, sources, queries, weights, constants, progress)
     _check_method(method)
-    if isinstance(checkpoints, Checkpoints) and method != "matrix-free" and _of_losses(queries):
+    if isinstance(checkpoints, Checkpoints) and method != "matrix-free" and _of_losses(queries, sources):
         return linear_hessian_influence(request.read(_reader(checkpoints)), checkpoints)
     return _of_any_module(request, _of_module(checkpoints), method, rtol, max_iterations, max_memory)
 
@@ -191,8 +210,8 @@ def gauss_newton_influence(
     *,
     damping: ArrayLike | None = None,
     relative_damping: ArrayLike | None = None,
-    sources: Sequence[str] | None = None,
-    queries: Asked = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
     weights: ArrayLike | None = None,
     method: str | None = None,
     rtol: float = 1e-8,
@@ -251,7 +270,7 @@ def gauss_newton_influence(
                 "positive constant."
             )
         linear = request.read(_reader(checkpoints))
-        if method != "matrix-free" and (request.sample_weights == 1).all() and _of_losses(queries):
+        if method != "matrix-free" and (request.sample_weights == 1).all() and _of_losses(queries, sources):
             return linear_gauss_newton_influence(linear, checkpoints)
         method = method or "dense"
     return _of_any_module(request, _of_module(checkpoints), method, rtol, max_iterations, max_memory)
@@ -271,9 +290,9 @@ def _of_any_module(
     return matrix_free_influence(problem, rtol=rtol, max_iterations=max_iterations)
 
 
-def _of_losses(queries: Asked) -> TypeGuard[Dataset | Samples | None]:
+def _of_losses(queries: Asked | Parts, sources: Sequence[str] | Parts | None = None) -> bool:
     """Return whether the losses of samples are asked, which linear networks have shortcuts for."""
-    return queries is None or isinstance(queries, (Dataset, Samples))
+    return not isinstance(sources, Parts) and (queries is None or isinstance(queries, (Dataset, Samples)))
 
 
 def _check_method(method: str | None) -> None:

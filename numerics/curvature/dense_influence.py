@@ -125,7 +125,7 @@ def _refuse_residual(problem: ModuleProblem, residual: np.ndarray, bound: np.nda
         k = int(np.argmax(residual > bound))
         raise SolveNotConverged(
             f"the eigendecomposition of {problem.request.matrix} at epoch {epoch:g} left a residual of "
-            f"{residual[k]:.2g} for {problem.sources.asked.names[first + k]!r}, where rounding leaves {bound[k]:.2g}. "
+            f"{residual[k]:.2g} for {problem.sources.names[first + k]!r}, where rounding leaves {bound[k]:.2g}. "
             "The matrix is symmetric and agrees with finite differences, so LAPACK is at fault; use "
             "method='matrix-free'."
         )

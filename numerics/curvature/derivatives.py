@@ -14,7 +14,7 @@ computed in float64 on the device of the weights, whatever their dtype.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,11 +31,11 @@ from numerics.models.module import TorchModel
 from numerics.models.samples import Parts, Samples
 from numerics.models.trees import Tree, mapped
 
-__all__ = ["Derivatives", "Engine", "in_the_mean"]
+__all__ = ["Derivatives", "Engine", "as_point", "in_the_mean"]
 
 _CACHE = 2**25  # bytes of one batch of products: larger ones leave the cache and are no faster
-_GRAPH = 4  # graphs of one forward pass that a graph of its gradient takes up
-_PASS = 2  # those that each vector's way through it takes up
+_GRAPH = 6  # graphs of one forward pass that a graph of its gradient takes up
+_PASS = 4  # those that each vector's way through it takes up
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ class Engine:
     gradients: str = "vmap"
     products: str = "vmap"
     elementary: bool = False
+
+    @classmethod
+    def of_gradients(cls, engines: Sequence[Engine], products: Engine | None = None) -> Engine:
+        """Return several engines of gradients, and one of products if there are any, as one for the record."""
+        gradients = " and ".join(dict.fromkeys(engine.gradients for engine in engines)) or "loop"
+        every = engines if products is None else [*engines, products]
+        way = gradients if products is None else products.products
+        return cls(gradients, way, any(engine.elementary for engine in every))
 
     @property
     def name(self) -> str:
@@ -108,7 +116,8 @@ class Derivatives:
 
     def gradients(self, weights: Float[torch.Tensor, " d"], samples: Samples) -> Float[torch.Tensor, "n d"]:
         """Return the gradient of the loss of every sample."""
-        weights, samples = weights.double(), samples.like(weights.double())
+        weights = as_point(weights)
+        samples = samples.like(weights)
         result = weights.new_empty(len(samples), len(weights))
         for rows in self.gradient_blocks(len(samples)):
             with self.kernels():
@@ -120,7 +129,7 @@ class Derivatives:
         self, weights: Float[torch.Tensor, " d"], parts: Parts, rows: slice
     ) -> Float[torch.Tensor, "m d"]:
         """Return the gradient of the loss of some parts of samples, at once: they are as many as fit into memory."""
-        weights = weights.double()
+        weights = as_point(weights)
         which = torch.as_tensor(parts.part[rows], device=weights.device)
         samples = parts.samples[parts.sample[rows]].like(weights)
         with self.kernels():
@@ -129,7 +138,7 @@ class Derivatives:
 
     def losses(self, weights: Float[torch.Tensor, " d"], samples: Samples) -> Float[torch.Tensor, " n"]:
         """Return the loss of every sample."""
-        weights = weights.double()
+        weights = as_point(weights)
         samples = samples.like(weights)
         found = []
         for rows in blocks(len(samples), self.sample_bytes, self.allowed // 2):
@@ -168,7 +177,8 @@ class Derivatives:
         self, weights: Float[torch.Tensor, " d"], samples: Samples
     ) -> Iterator[tuple[slice, Float[torch.Tensor, "n o d"], Float[torch.Tensor, "n o o"]]]:
         """Yield blocks of samples with the Jacobian J_i of their outputs and the Hessian A_i of their loss in these."""
-        weights, samples = weights.double(), samples.like(weights.double())
+        weights = as_point(weights)
+        samples = samples.like(weights)
         for rows in blocks(len(samples), self._jacobian_bytes(), self.allowed // 2):
             inputs, *rest = _items(samples, rows)
             with self.kernels():
@@ -243,7 +253,7 @@ class Derivatives:
         beta: torch.Tensor | None,
     ) -> Product:
         """Return the sum of the products of blocks of samples; with one block, its graph is built once."""
-        weights = weights.double()
+        weights = as_point(weights)
         samples, mean = samples.like(weights), in_the_mean(weights, samples, beta)
         chunk, slices = self._product_blocks(len(samples), len(weights))
 
@@ -308,6 +318,11 @@ class Derivatives:
 class _Block(NamedTuple):
     samples: Samples
     mean: torch.Tensor
+
+
+def as_point(weights: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, " d"]:
+    """Return weights in float64, without history."""
+    return weights.detach().to(torch.float64).contiguous()
 
 
 def in_the_mean(

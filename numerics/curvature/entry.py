@@ -1,7 +1,7 @@
 """What torch can differentiate of a model is found out on entry, by trying; what it cannot is refused in a sentence.
 
-Gradients of two samples are taken by vmap and one by one, and so are products of two vectors with the curvature: vmap
-is used where it works and agrees.
+Gradients of two samples are taken by vmap and one by one, and so are products of two vectors with the curvature, with
+J v also from the rows of J: the fastest way is used that works and agrees with the most direct one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from numerics.curvature.derivatives import Derivatives, Engine
+from numerics.curvature.derivatives import Derivatives, Engine, as_point
 from numerics.curvature.kernels import Elementary, differentiable
 from numerics.curvature.layout import Layout
 from numerics.curvature.memory import allowed_bytes, counted_bytes
@@ -65,8 +65,9 @@ def derivatives_of(
     kind = (curvature, *((n, leaf.shape[1:], leaf.dtype) for n, leaf in leaves("", (samples.inputs, samples.targets))))
     known = _KNOWN.setdefault(model, {})
     if kind not in known:
-        weights = weights.detach().to(torch.float64).contiguous()
-        known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature)
+        weights = as_point(weights)
+        elementary = _evaluated(model, weights, few(samples, 4).like(weights))
+        known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature, elementary)
     return Derivatives(model, known[kind][0], allowed_bytes(max_memory, weights.device), *known[kind][1:])
 
 
@@ -78,13 +79,14 @@ def few(samples: Samples, count: int) -> Samples:
 
 
 def _tried(
-    model: TorchModel, weights: torch.Tensor, samples: Samples, curvature: str | None
+    model: TorchModel, weights: torch.Tensor, samples: Samples, curvature: str | None, elementary: bool
 ) -> tuple[Engine, int, Layout | None]:
     """Return the engine, the bytes that the graph of one sample's loss keeps, and the layout of outputs."""
-    engine = Engine(elementary=_evaluated(model, weights, samples))
+    engine = Engine(elementary=elementary)
     with differentiable(model.module, Elementary() if engine.elementary else None):
         one, at = few(samples, 1), weights.clone().requires_grad_()
-        layout = Layout.of(model.outputs(weights, one.inputs), 1) if curvature == "gauss-newton" else None
+        outputs = model.outputs(weights, samples.inputs) if curvature == "gauss-newton" else None
+        layout = None if outputs is None else Layout.of(outputs, len(samples))
         with counted_bytes(besides=at) as kept:
             graph = model.losses(at, one)
     size = max(8, sum(kept.values()))
@@ -103,13 +105,10 @@ def _evaluated(model: TorchModel, weights: torch.Tensor, samples: Samples) -> bo
     """Return whether the forward pass needs other operations than the module's own; refuse one that is random."""
     name, mode = type(model.module).__name__, Elementary()
     with torch.no_grad(), differentiable(model.module, mode):
-        first, second = model.evaluated(weights, samples), model.losses(weights, samples)
+        first = model.evaluated(weights, samples)
         check_own_losses(model, weights, samples)
-    if mode.narrow is not None:
-        raise NotDifferentiable(
-            f"{name} computes in {mode.narrow} whatever its weights are, which leaves no digits to a derivative; turn "
-            "automatic mixed precision off in its forward pass."
-        )
+        mode.changed.clear()  # of casts that the model keeps from its first evaluation
+        second = model.losses(weights, samples)
     if not torch.equal(first.nan_to_num(), second.nan_to_num()):
         raise NotDifferentiable(
             f"{name} gives other losses each time, even in evaluation mode, so it has no derivative; give functional "
@@ -126,23 +125,20 @@ def _gradients(derivatives: Derivatives, weights: torch.Tensor, samples: Samples
 
 
 def _way(trial: Derivatives, what: str, compute: Callable[[Derivatives], list[torch.Tensor]]) -> str:
-    """Return the fastest way of computing something that agrees with plain autograd, or else plain autograd itself."""
-    ways, error = ["loop"], None
+    """Return the fastest way of computing something that agrees with the most direct one that works."""
+    ways = ["vmap", "loop"]
     if what == "products" and trial.layout is not None and trial.takes_jacobians():
         ways.append("jacobians")
+    found, errors = {}, {}
     for way in ways:
         try:
-            reference = compute(_with(trial, **{what: way}))
-        except Exception as caught:  # torch raises whatever a module's operations raise
-            error = error or caught
-            continue
-        try:
-            found = compute(_with(trial, **{what: "vmap"}))
-        except Exception:  # and this is what the trial is for
-            return way
-        return "vmap" if all(map(_agree, found, reference)) else way
-    assert error is not None
-    raise NotDifferentiable(_refusal(trial, what, error)) from error
+            found[way] = compute(_with(trial, **{what: way}))
+        except Exception as error:  # torch raises whatever a module's operations raise
+            errors[way] = error
+    if set(found) <= {"vmap"}:  # plain autograd says why; vmap alone is not to be trusted
+        raise NotDifferentiable(_refusal(trial, what, errors["loop"])) from errors["loop"]
+    direct = found[max(found, key=ways.index)]
+    return next(way for way in ways if way in found and all(map(_agree, found[way], direct)))
 
 
 def _with(trial: Derivatives, **ways: str) -> Derivatives:

@@ -9,7 +9,7 @@ and refused where curvature + lambda I is singular to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,13 +20,24 @@ from numpy.typing import ArrayLike
 
 from numerics.errors import IndefiniteCurvature
 from numerics.models.queries import Asked, Queries
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
-__all__ = ["Damping", "InfluenceRequest", "source_positions"]
+__all__ = [
+    "Damping",
+    "InfluenceRequest",
+    "parts_of",
+    "plain_labels",
+    "query_labels",
+    "source_labels",
+    "source_positions",
+    "with_parts",
+]
 
+Labels = Mapping[str, Sequence[Any]]
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 Data = TypeVar("Data", bound=Dataset | Samples)
 Read = TypeVar("Read", bound=Dataset | Samples)
 
@@ -98,7 +109,7 @@ class InfluenceRequest(Generic[Data]):
     dataset
         The N samples whose weighted mean loss is curved.
     sources
-        Positions of the sources in it, shape (n,).
+        Positions of the sources in it, shape (n,), or parts of its samples.
     queries
         What is asked; None for the losses of the data set.
     sample_weights
@@ -111,7 +122,7 @@ class InfluenceRequest(Generic[Data]):
 
     curvature: str
     dataset: Data
-    sources: np.ndarray
+    sources: Any
     queries: Any
     sample_weights: np.ndarray
     damping: Damping
@@ -121,8 +132,8 @@ class InfluenceRequest(Generic[Data]):
     def of(
         curvature: str,
         dataset: Dataset | Samples,
-        sources: Sequence[str] | None,
-        queries: Asked,
+        sources: Sequence[str] | Parts | None,
+        queries: Asked | Parts,
         weights: ArrayLike | None,
         damping: Damping,
         progress: Callable[[int], object] | None,
@@ -131,8 +142,8 @@ class InfluenceRequest(Generic[Data]):
         beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
         if beta.shape != (len(dataset),):
             raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
-        positions = source_positions(dataset, sources)
-        return InfluenceRequest(curvature, dataset, positions, queries, beta, damping, progress)
+        found = parts_of(dataset, sources) if isinstance(sources, Parts) else source_positions(dataset, sources)
+        return InfluenceRequest(curvature, dataset, found, queries, beta, damping, progress)
 
     def read(self, convert: Callable[[Dataset | Samples], Read]) -> InfluenceRequest[Read]:
         """Return the request with data set and queries, which must be samples, as an engine reads them."""
@@ -142,7 +153,8 @@ class InfluenceRequest(Generic[Data]):
     def of_module(self) -> InfluenceRequest[Samples]:
         """Return the request about samples and any queries, as the engines for modules read it."""
         samples = Samples.of(self.dataset)
-        return self._reading(samples, Queries.of(self.queries, samples))
+        asked = self.queries if isinstance(self.queries, Parts) else Queries.of(self.queries, samples)
+        return self._reading(samples, asked)
 
     def _reading(self, dataset: Read, queries: Any) -> InfluenceRequest[Read]:
         return InfluenceRequest(
@@ -179,8 +191,8 @@ class InfluenceRequest(Generic[Data]):
         solved_for: str = "source",
     ) -> xr.Dataset:
         """Label what an engine found; without `negative` the inertia is unknown."""
-        names = {"source": [self.dataset.names[i] for i in self.sources], "query": list(self.asked.names)}
-        coords = {"damping": self.damping.constants, "epoch": epochs, **names}
+        labels = {"source": source_labels(self.dataset, self.sources), "query": query_labels(self.asked)}
+        coords = {"damping": self.damping.constants, "epoch": epochs, **plain_labels(labels)}
         attrs: dict[str, object] = {
             "estimator": "damped Hessian" if self.curvature == "hessian" else "damped Gauss-Newton",
             "method": method,
@@ -204,7 +216,7 @@ class InfluenceRequest(Generic[Data]):
         }
         if negative is not None:
             variables["negative_eigenvalues"] = ("epoch", negative)
-        return xr.Dataset(variables)
+        return with_parts(xr.Dataset(variables), labels)
 
 
 def source_positions(dataset: Dataset | Samples, sources: Sequence[str] | None) -> Int[np.ndarray, " n"]:
@@ -223,3 +235,39 @@ def source_positions(dataset: Dataset | Samples, sources: Sequence[str] | None) 
     if twice := [name for k, name in enumerate(sources) if name in sources[:k]]:
         raise ValueError(f"sources must be distinct, but {twice[0]!r} stands twice.")
     return np.array([dataset.index(name) for name in sources])
+
+
+def parts_of(dataset: Dataset | Samples, parts: Parts) -> Parts:
+    """Return parts that are sources, refusing those of samples that are not in the data set."""
+    for name in parts.samples.names:
+        dataset.index(name)
+    return parts
+
+
+def source_labels(dataset: Dataset | Samples, sources: Int[np.ndarray, " n"] | Parts) -> list[Any]:
+    """Return the names of sources, or of the samples and parts that they are."""
+    return list(sources.labels) if isinstance(sources, Parts) else [dataset.names[i] for i in sources]
+
+
+def query_labels(asked: Any) -> list[Any]:
+    """Return the names of queries, or of the samples and parts that they are."""
+    return list(asked.labels if isinstance(asked, Parts) else asked.names)
+
+
+def plain_labels(labels: Labels) -> dict[str, Sequence[Any]]:
+    """Return labels of dimensions, with numbers in the place of pairs; see `with_parts`."""
+    return {dim: [str(k) for k in range(len(names))] if _paired(names) else names for dim, names in labels.items()}
+
+
+def with_parts(array: Labelled, labels: Labels) -> Labelled:
+    """Return an array with a MultiIndex along dimensions of pairs (sample, part): "source_name", "source_part" say."""
+    for dim, names in labels.items():
+        if _paired(names):
+            levels = [f"{dim}_name", f"{dim}_part"]
+            columns = {level: (dim, [str(pair[k]) for pair in names]) for k, level in enumerate(levels)}
+            array = array.drop_vars(dim).assign_coords(columns).set_index({dim: levels})  # type: ignore[dict-item]
+    return array
+
+
+def _paired(names: Sequence[Any]) -> bool:
+    return len(names) > 0 and isinstance(names[0], tuple)

@@ -1,7 +1,7 @@
 r"""Torch operations with right second derivatives, in float64: what a module runs in to be differentiated.
 
-Fused attention has no second derivative, nor have cuDNN's recurrent layers, and the fast path of encoder layers has no
-derivative at all: the kernels written in elementary operations take their place. ``torch._weight_norm`` has a wrong one
+Fused attention has no second derivative, nor have cuDNN's recurrent layers: the kernels written in elementary
+operations take their place. ``torch._weight_norm`` has a wrong one
 (torch 2.13); it is
 
 .. math:: W = v \, g / |v|
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["Elementary", "differentiable"]
 
@@ -33,9 +33,7 @@ class Elementary(TorchFunctionMode):
     Attributes
     ----------
     changed
-        What it replaced, in words: "float64" where a tensor came in or came out in float32, "weight norm".
-    narrow
-        A dtype of less than 32 bits in which something was computed, or None.
+        What it replaced, in words: "float64" where a tensor came in or came out in another dtype, "weight norm".
 
     Examples
     --------
@@ -48,32 +46,35 @@ class Elementary(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.changed: set[str] = set()
-        self.narrow: torch.dtype | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> object:
         """Evaluate one function."""
-        args, kwargs = tree_map(self._double, (args, kwargs or {}))
+        if func in _CASTS:
+            cast = func(*args, **kwargs or {})
+            if not (isinstance(cast, torch.Tensor) and cast.is_floating_point() and args[0].is_floating_point()):
+                return cast
+            return cast if cast.dtype == torch.float64 else args[0].double()
+        given = args, kwargs or {}
+        args, kwargs = tree_map(_double, given)
         if func is torch._weight_norm:
             self.changed.add("weight norm")
             return _normed(*args, **kwargs)
         result = func(*args, **kwargs)
-        if func in _CASTS and args[0].dtype == torch.float64 and result.is_floating_point():
-            return self._noted(result, args[0])
-        return tree_map(self._double, result) if isinstance(result, (torch.Tensor, tuple, list)) else result
-
-    def _double(self, value: object) -> object:
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
-            return value
-        return value if value.dtype == torch.float64 else self._noted(value, value.double())
-
-    def _noted(self, value: torch.Tensor, double: torch.Tensor) -> torch.Tensor:
-        if value.dtype == torch.float32:
+        if not isinstance(result, (torch.Tensor, tuple, list)):
+            return result
+        doubled = tree_map(_double, result)
+        pairs = zip(tree_leaves((given, result)), tree_leaves(((args, kwargs), doubled)), strict=True)
+        if any(before is not after for before, after in pairs):
             self.changed.add("float64")
-        elif value.dtype != torch.float64:
-            self.narrow = value.dtype
-        return double
+        return doubled
+
+
+def _double(value: object) -> object:
+    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or value.dtype == torch.float64:
+        return value
+    return value.double()
 
 
 def _normed(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
@@ -83,7 +84,6 @@ def _normed(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
 @contextmanager
 def differentiable(module: torch.nn.Module, mode: Elementary | None = None) -> Iterator[None]:
     """Run a module's forward pass in kernels that have second derivatives, and in `mode` if one is given."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
@@ -92,8 +92,4 @@ def differentiable(module: torch.nn.Module, mode: Elementary | None = None) -> I
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if mode is not None:
             stack.enter_context(mode)
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
+        yield

@@ -28,7 +28,7 @@ class Layout:
     """
 
     spec: TreeSpec
-    shapes: tuple[torch.Size, ...]
+    shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, outputs: Any, count: int) -> Layout:
@@ -47,7 +47,7 @@ class Layout:
                     f"the Gauss-Newton matrix needs outputs that are real and have the {count} samples along their "
                     f"first axis, but one has {what}; give TorchModel a call= that returns what the loss reads."
                 )
-        return cls(spec, tuple(leaf.shape[1:] for leaf in leaves))
+        return cls(spec, tuple(tuple(leaf.shape[1:]) for leaf in leaves))
 
     @property
     def size(self) -> int:

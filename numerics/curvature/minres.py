@@ -23,6 +23,7 @@ from scipy.sparse.linalg import LinearOperator
 from numerics.curvature.operators import CurvatureOperator
 from numerics.curvature.products import Product
 from numerics.errors import SolveNotConverged
+from numerics.models.checkpoints import refuse_masked
 from theory import checks
 
 __all__ = ["DampedSolution", "damped_solve"]
@@ -92,6 +93,7 @@ def damped_solve(
     """
     if gradients.dtype != torch.float64:
         raise TypeError(f"gradients must be float64, but are {gradients.dtype}; convert them by gradients.double().")
+    refuse_masked("damping", damping)
     constants = np.atleast_1d(checks.array("damping", damping))
     rtol = checks.positive("rtol", rtol)
     size = operator.shape[0]

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 
-from numerics.curvature.derivatives import Derivatives
+from numerics.curvature.derivatives import Derivatives, Engine
 from numerics.curvature.entry import derivatives_of
 from numerics.curvature.gradients import GradientRows, refuse_losses_not_finite
 from numerics.curvature.influence_request import InfluenceRequest
@@ -18,7 +18,7 @@ from numerics.curvature.products import Product
 from numerics.curvature.soundness import sound_matrix, sound_product
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.queries import Queries, Query
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 
 __all__ = ["ModuleProblem"]
 
@@ -64,15 +64,30 @@ class ModuleProblem:
             checkpoints.model_at(0), checkpoints.weights_at(0), samples, request.curvature, max_memory=max_memory
         )
         refuse_losses_not_finite(checkpoints, derivatives, Query(samples))
-        sources = Queries.of(samples[request.sources])
-        asked = [GradientRows.of(checkpoints, q, max_memory) for q in (sources, Queries.of(request.asked))]
-        return cls(request, checkpoints, derivatives, *asked)
+        sources = request.sources
+        return cls(
+            request,
+            checkpoints,
+            derivatives,
+            GradientRows.of(
+                checkpoints,
+                sources if isinstance(sources, Parts) else Queries.of(samples[sources]),
+                max_memory,
+                shared=True,
+            ),
+            GradientRows.of(checkpoints, request.asked, max_memory),
+        )
 
     @property
     def engine(self) -> str:
         """The ways in words."""
-        found = (self.derivatives.engine.name, self.sources.engine, self.queries.engine)
-        return ", ".join(dict.fromkeys(found))
+        own = self.derivatives.engine
+        every = [
+            *([own] if self.request.curvature == "gauss-newton" else []),
+            *self.sources.engines,
+            *self.queries.engines,
+        ]
+        return Engine.of_gradients(every, own).name
 
     @property
     def beta(self) -> Float[torch.Tensor, " n"]:

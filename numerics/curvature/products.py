@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import TypeAlias
 
 import torch
@@ -132,8 +133,4 @@ def _at(value: Callable[..., torch.Tensor], item: tuple, point: torch.Tensor) ->
 
 def _each(items: tuple) -> list[tuple]:
     """Return the items one by one."""
-    return [_row(items, k) for k in range(row_count(items))]
-
-
-def _row(items: tuple, k: int) -> tuple:
-    return mapped(lambda leaf: leaf[k], items)
+    return [mapped(itemgetter(k), items) for k in range(row_count(items))]

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 
-from numerics.curvature.derivatives import Derivatives
+from numerics.curvature.derivatives import Derivatives, as_point
 from numerics.curvature.entry import AGREEMENT, few
 from numerics.curvature.products import Product
 from numerics.errors import WrongDerivative
@@ -56,7 +56,7 @@ def sound_product(
     ValueError
         If it is not finite.
     """
-    weights = weights.detach().to(torch.float64).contiguous()
+    weights = as_point(weights)
     product = _product(derivatives, curvature, weights, samples, beta)
     known, matrix = few(samples, _SAMPLES).like(weights), f"the {_NAMES[curvature]}{where}"
     scale = _rounding_scale(derivatives, weights, known)
@@ -84,13 +84,15 @@ def sound_matrix(
     where: str = "",
 ) -> Float[torch.Tensor, "d d"]:
     """Return H or G, after it has been checked; see `sound_product`."""
+    weights = as_point(weights)
     product = sound_product(derivatives, curvature, weights, samples, beta, where)
     if curvature == "hessian" or not derivatives.takes_jacobians():
         result = product(torch.eye(len(weights), dtype=torch.float64, device=weights.device))
     else:
         result = derivatives.gauss_newton_matrix(weights, samples, beta)
     if result.isfinite().all():
-        size = float(result.abs().max())
+        known = few(samples, _SAMPLES).like(weights)
+        size = float(result.abs().max()) + _rounding_scale(derivatives, weights, known)
         _refuse_asymmetric(float((result - result.mT).abs().max()), size, f"the {_NAMES[curvature]}{where}")
     return result
 

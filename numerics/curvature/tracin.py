@@ -20,7 +20,7 @@ from numerics.curvature.classical_influence import gradient_kernel
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints
 from numerics.models.queries import Asked
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import trajectory
@@ -34,8 +34,8 @@ def tracin(
     *,
     lr: ArrayLike,
     rule: str = "trapezoid",
-    sources: Sequence[str] | None = None,
-    queries: Asked = None,
+    sources: Sequence[str] | Parts | None = None,
+    queries: Asked | Parts = None,
     max_memory: int | None = None,
 ) -> xr.DataArray:
     """Return TracIn of every source on every query from the first checkpoint up to each of them.
@@ -90,5 +90,8 @@ def tracin(
     np.cumsum(-held * np.diff(epochs)[:, None, None], axis=0, out=values[1:])
     attrs = {"estimator": "TracIn", "rule": rule, "lr": rates, "lr_on": "mean squared error" if linear else "mean loss"}
     attrs |= {name: kernel.attrs[name] for name in ("engine", "query_measure") if name in kernel.attrs}
-    names = (kernel[side].values.tolist() for side in ("source", "query"))
-    return trajectory(values, epochs, *names, attrs=attrs)
+    plain = ([str(k) for k in range(size)] for size in values.shape[1:])
+    result = trajectory(values, epochs, *plain, attrs=attrs)
+    return result.drop_vars(["source", "query"]).assign_coords(
+        {side: kernel.coords[side] for side in ("source", "query")}
+    )

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from numerics.models.checkpoints import refuse_masked
 from numerics.sampling.samplers import Sampler
 from theory import checks
 
@@ -54,6 +55,7 @@ class SweepGrid:
             given = getattr(self, field.name)
             if given is None:
                 continue
+            refuse_masked(field.name, given)
             if len(given) == 0:
                 raise ValueError(f"{field.name} holds no value, so the grid is empty; give at least one.")
             values: tuple[float, ...]

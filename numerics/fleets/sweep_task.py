@@ -17,6 +17,7 @@ from numerics.fleets.sweep_measures import SweepMeasure
 from numerics.sampling.plan import ChainPlan, Data, Recorded, Weights
 from numerics.sampling.sample import make_plan, sample
 from numerics.sampling.samplers import Sampler
+from numerics.sampling.settings import ChainSettings
 
 __all__ = ["SweepJob", "run_settings"]
 
@@ -74,21 +75,16 @@ class SweepJob:
         ValueError
             If another argument does not fit.
         """
-        return make_plan(
-            self.dataset,
-            Recorded(self.dataset),
-            self.checkpoints,
-            sampler,
+        settings = ChainSettings(
             chains=max(self.chains),
             draws=max(self.draws),
             burn_in=self.burn_in,
             thin=self.thin,
-            weights=None,
-            batch_size=None,
             seed=self.seed,
             dtype=self.dtype,
             device=self.device,
         )
+        return make_plan(self.dataset, Recorded(self.dataset), self.checkpoints, sampler, settings)
 
     def accepts(self, sampler: Sampler) -> bool:
         """Return whether the sampler's step may be stable."""

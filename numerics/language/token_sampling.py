@@ -169,7 +169,7 @@ class _Plan:
             "recorded": "the corpus" if self.recorded is self.corpus else "other sequences",
             **{key: getattr(self, key) for key in ("chains", "draws", "burn_in", "thin", "batch_size", "seed")},
             "dtype": str(self.dtype).removeprefix("torch."),
-            "torch_version": torch.__version__,
+            "torch_version": str(torch.__version__),
         }
 
     def key(self, checkpoints: ModuleCheckpoints) -> str:

@@ -31,6 +31,7 @@ extrapolation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -39,12 +40,14 @@ import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from numerics.errors import UntrustedResultWarning
 from numerics.models.linear import Checkpoints, per_sample_losses
 from numerics.models.samples import Samples
 from numerics.sampling.diagnostics import diagnose
 from numerics.sampling.plan import Data, Weights
 from numerics.sampling.sample import sample
 from numerics.sampling.samplers import Sampler
+from numerics.sampling.trust import WORST_R_HAT, trust
 from theory import checks
 from theory.hierarchy import Dataset
 
@@ -88,10 +91,17 @@ def estimate_learning_coefficient(
         ``standard_error``
             Its Monte-Carlo standard error, from the effective sample size.
         ``ess``, ``r_hat``
-            Effective sample size of L and rank-normalised split R-hat, by ArviZ; with a single chain R-hat is NaN.
-            Much above 1.01 it says that the chains have not forgotten their start.
+            Effective sample size of L and rank-normalised split R-hat, by ArviZ. Much above 1.01 it says that the
+            chains have not forgotten their start. The attribute ``trust`` sums them up, see `numerics.trust`.
         ``mean_loss``, ``loss``
             E[L] and L(w*).
+
+    Warns
+    -----
+    UntrustedResultWarning
+        If an R-hat is above 1.1, or nothing is known of the draws; or if a coefficient is negative by more than three
+        standard errors, which says that the chains went downhill: the checkpoint is no minimum, and the number no
+        learning coefficient.
 
     Raises
     ------
@@ -132,7 +142,32 @@ def estimate_learning_coefficient(
         progress=progress,
     )
     beta = np.ones(len(dataset)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return coefficient_of_draws(losses, losses_at_checkpoints(dataset, checkpoints), beta)
+    found = coefficient_of_draws(losses, losses_at_checkpoints(dataset, checkpoints), beta)
+    _warn(found)
+    return found
+
+
+def _warn(found: xr.Dataset) -> None:
+    """Warn of numbers that are no learning coefficients, and of those that the draws do not support."""
+    value, error, r_hat = found["learning_coefficient"], found["standard_error"], found["r_hat"]
+    downhill = value < -3 * error
+    if downhill.any():
+        lowest = value.where(downhill).min().item()
+        warnings.warn(
+            f"{int(downhill.sum())} of {downhill.size} learning coefficients are negative, {lowest:.3g} at least: the "
+            "chains went downhill, so that the checkpoint is no minimum and the number no learning coefficient; train "
+            "longer, or raise the localization.",
+            UntrustedResultWarning,
+            stacklevel=3,
+        )
+    apart = r_hat.isnull() | (r_hat > WORST_R_HAT)
+    if apart.any():
+        warnings.warn(
+            f"{int(apart.sum())} of {apart.size} learning coefficients rest on chains that do not agree, "
+            f"{found.attrs['trust']}; use a longer burn_in and more draws.",
+            UntrustedResultWarning,
+            stacklevel=3,
+        )
 
 
 def coefficient_of_draws(
@@ -163,7 +198,9 @@ def coefficient_of_draws(
         "mean_loss": mean,
         "loss": start,
     }
-    return xr.Dataset({name: array.drop_attrs() for name, array in result.items()}, attrs=losses.attrs)
+    named = xr.Dataset({name: array.drop_attrs() for name, array in result.items()}, attrs=losses.attrs)
+    summary = trust(named.assign(reason=found["reason"]), chains=losses.sizes["chain"])
+    return named.assign_attrs(trust=str(summary))
 
 
 def losses_at_checkpoints(dataset: Data, checkpoints: Weights) -> Float[np.ndarray, "t n"]:

@@ -75,6 +75,7 @@ class ModuleCheckpoints:
 
     def __post_init__(self) -> None:
         epochs = increasing_epochs(self.epochs)
+        refuse_masked("weights", self.weights)
         object.__setattr__(self, "epochs", epochs)
         if not isinstance(self.weights, (torch.Tensor, np.ndarray, list, tuple)):
             if len(self.weights) != len(epochs):
@@ -265,6 +266,7 @@ class ModuleCheckpoints:
 
 def increasing_epochs(epochs: ArrayLike) -> Float[np.ndarray, " t"]:
     """Return the epochs of checkpoints, refusing those that do not strictly increase."""
+    refuse_masked("epochs", epochs)
     result = checks.nonnegative("epochs", np.atleast_1d(np.asarray(epochs)))
     if result.ndim != 1 or np.any(np.diff(result) <= 0):
         raise ValueError("epochs must be a strictly increasing list of times.")
@@ -273,9 +275,28 @@ def increasing_epochs(epochs: ArrayLike) -> Float[np.ndarray, " t"]:
 
 def saved_positions(saved: Float[np.ndarray, " t"], epochs: ArrayLike) -> Int[np.ndarray, " k"]:
     """Return where the given epochs stand among the saved ones, refusing an epoch that was not saved."""
+    refuse_masked("epochs", epochs)
     wanted = np.atleast_1d(np.asarray(epochs, dtype=np.float64))
     positions = np.minimum(np.searchsorted(saved, wanted), len(saved) - 1)
     if not np.array_equal(saved[positions], wanted):
         missing = wanted[saved[positions] != wanted][0]
         raise ValueError(f"epoch {missing:g} was not saved; the saved epochs are {saved}.")
     return positions
+
+
+def refuse_masked(name: str, value: object) -> None:
+    """Refuse a numpy array with masked entries, whose values torch and numpy would use all the same.
+
+    Examples
+    --------
+    >>> refuse_masked("w1", np.ma.masked_equal([1.0, -999.0], -999.0))
+    Traceback (most recent call last):
+    ...
+    ValueError: w1 has 1 masked value, and what is under a mask is not data; fill or remove it first.
+    """
+    if np.ma.is_masked(value):
+        count = int(np.ma.count_masked(np.ma.asarray(value)))
+        values, them = ("value", "it") if count == 1 else ("values", "them")
+        raise ValueError(
+            f"{name} has {count} masked {values}, and what is under a mask is not data; fill or remove {them} first."
+        )

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from numerics.models.checkpoints import ModuleCheckpoints, increasing_epochs, saved_positions
+from numerics.models.checkpoints import ModuleCheckpoints, increasing_epochs, refuse_masked, saved_positions
 from numerics.models.module import TorchModel
 from theory import checks
 from theory.hierarchy import Dataset
@@ -58,6 +58,8 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         epochs = increasing_epochs(self.epochs)
+        for name, given in (("w1", self.w1), ("w2", self.w2)):
+            refuse_masked(name, given)
         w1, w2 = (torch.as_tensor(w).to(torch.float64) for w in (self.w1, self.w2))
         fits = w1.ndim == w2.ndim == 3 and len(w1) == len(w2) == len(epochs) and w1.shape[1] == w2.shape[2]
         if not fits:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 
 from numerics.models.module import TorchModel
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from numerics.models.trees import row_count
 from theory.hierarchy import Dataset
 
@@ -36,7 +36,8 @@ class Query:
     ----------
     samples
         `Samples` or a `theory.Dataset` that the model is asked about, held as `Samples`; they need not be training
-        samples.
+        samples. Of `Parts`, every part that is present is a query of its own, named "sample/part", and is held as its
+        sample with no other part present.
     measure
         ``measure(outputs, targets)``, shapes (n, ...) and (n, ...), returns n numbers, each of its own sample alone; or
         (n, k) where the model's own loss may. The model's loss if not given. See `margin`, `correct_logit`, `log_odds`.
@@ -62,6 +63,8 @@ class Query:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.samples, Parts):
+            object.__setattr__(self, "samples", _alone(self.samples))
         if not isinstance(self.samples, (Dataset, Samples)):
             raise TypeError(f"a query is about Samples or a Dataset, but {type(self.samples).__name__} was given.")
         if self.measure is not None and not callable(self.measure):
@@ -149,8 +152,8 @@ class Queries:
             return asked
         if isinstance(asked, Query):
             return cls((asked,))
-        if isinstance(asked, (Dataset, Samples)):
-            return cls((Query(Samples.of(asked)),))
+        if isinstance(asked, (Dataset, Samples, Parts)):
+            return cls((Query(asked),))
         if isinstance(asked, Mapping):
             return cls((), {str(name): function for name, function in asked.items()})
         if isinstance(asked, (list, tuple)):
@@ -200,7 +203,15 @@ class Queries:
         return values
 
 
-Asked: TypeAlias = Dataset | Samples | Query | Queries | Sequence[Any] | Mapping[str, Observable] | None
+Asked: TypeAlias = Dataset | Samples | Parts | Query | Queries | Sequence[Any] | Mapping[str, Observable] | None
+
+
+def _alone(parts: Parts) -> Samples:
+    """Return each part as its sample with no other part present: the mean over its parts is the part's loss."""
+    samples = parts.samples[parts.sample]
+    present = torch.zeros(len(parts), len(parts.names), dtype=torch.bool)  # type: ignore[arg-type]
+    present[torch.arange(len(parts)), torch.as_tensor(parts.part)] = True
+    return Samples(samples.inputs, samples.targets, tuple("/".join(label) for label in parts.labels), present)
 
 
 def measured(measure: Callable[..., torch.Tensor], *arguments: Any, **keywords: Any) -> torch.Tensor:

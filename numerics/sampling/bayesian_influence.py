@@ -17,12 +17,14 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from numerics.sampling.block_moments import BlockMoments
 from numerics.sampling.chains import run_chains
-from numerics.sampling.plan import Data, Observable, Recorded, Weights
-from numerics.sampling.sample import label, make_plan, plan_attributes
+from numerics.sampling.plan import Data, Items, Labels, Observable, Recorded, Weights, labels_of
+from numerics.sampling.sample import check_items, label, make_plan, plan_attributes
 from numerics.sampling.samplers import Sampler
+from numerics.sampling.settings import ChainSettings
+from numerics.sampling.trust import trust
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
@@ -42,8 +44,8 @@ def bayesian_influence(
     thin: int = 1,
     weights: ArrayLike | None = None,
     batch_size: int | None = None,
-    sources: Data | None = None,
-    queries: Data | Mapping[str, Observable] | None = None,
+    sources: Items | None = None,
+    queries: Items | Mapping[str, Observable] | None = None,
     keep_draws: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -60,10 +62,11 @@ def bayesian_influence(
         As for `sample`. With a single chain the standard error sees only what varies within it.
     sources
         Samples whose weight changes; the training set if not given. A sample that is not in the training set has weight
-        0 there, and its influence is that of introducing it.
+        0 there, and its influence is that of introducing it. Of `Parts`, the weight of each part changes, which enters
+        the loss of its sample by its share 1 / k_i.
     queries
-        Samples whose loss is asked for, or functions of the parameters by name (see `sample`); the sources if not
-        given.
+        Samples, or `Parts` of samples, whose losses are asked for, or functions of the parameters by name (see
+        `sample`); the sources if not given.
     seed, dtype, device, workers, progress
         As for `sample`.
     keep_draws
@@ -75,10 +78,11 @@ def bayesian_influence(
     Returns
     -------
     xarray.Dataset
-        dims ([setting,] epoch, source, query):
+        dims ([setting,] epoch, source, query); parts have a MultiIndex, (source_name, source_part) or (query_name,
+        query_part):
 
         ``influence``
-            -(n_beta / N) Cov(l_i, l_j).
+            -(n_beta / N) Cov(l_i, l_j); of a part of sample i, -(n_beta / (N k_i)) Cov(l_ik, l_j).
         ``covariance``
             Covariance over all draws of all chains of a checkpoint, divided by (draws - 1).
         ``within_chain_covariance``
@@ -88,7 +92,11 @@ def bayesian_influence(
         ``standard_error``
             Monte-Carlo standard error of ``covariance`` by batch means: 32 blocks a chain (fewer, but 2 at least, where
             their co-moments would take more than 2 GB), whose means are nearly independent when a block is long against
-            the autocorrelation time. `covariance_diagnostics` asks ArviZ.
+            the autocorrelation time. `covariance_diagnostics` asks ArviZ. NaN where a chain never moves, and of
+            fewer than four draws.
+        ``r_hat``, ``ess``
+            Split R-hat and effective number of draws, of the products of deviations that are averaged; NaN where
+            nothing is known. `trust` sums them up, and the attribute ``trust`` holds its sentence.
         ``draws``
             If asked for: what was recorded, dims ([setting,] epoch, chain, draw, sample).
 
@@ -114,11 +122,11 @@ def bayesian_influence(
     """
     first = dataset if sources is None else sources
     for data in (first, queries):
-        if isinstance(data, (Dataset, Samples)):
-            checkpoints.check_fits(data)  # type: ignore[arg-type]
+        if isinstance(data, (Dataset, Samples, Parts)):
+            check_items(data, checkpoints)
     recorded, columns, query_names = _recorded(first, queries)
-    settings = (chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
-    plan = make_plan(dataset, recorded, checkpoints, sampler, *settings)
+    settings = ChainSettings(chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
+    plan = make_plan(dataset, recorded, checkpoints, sampler, settings)
     if draws * chains < 2:
         raise ValueError("a covariance needs at least 2 draws; raise draws or chains.")
     pairs = len(first) * (columns.stop - columns.start)
@@ -142,38 +150,40 @@ def bayesian_influence(
     n_beta = np.repeat([s.n_beta for s in plan.samplers], len(checkpoints))[:, None, None]
     attrs = plan_attributes(plan, acceptance)
     help_sign = {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
-    tail = {"source": first.names, "query": query_names}
+    tail = {"source": labels_of(first), "query": query_names}
+    share = first.share[:, None] if isinstance(first, Parts) else 1.0
     several = not (sampler is None or isinstance(sampler, Sampler))
 
     def labelled(values: np.ndarray, name: str, more: Mapping[str, object] | None = None) -> xr.DataArray:
         return label(plan, values, tail, name, attrs | dict(more or {}), several=several)
 
     result = {
-        "influence": labelled(-n_beta / len(dataset) * pooled.covariance, "influence", help_sign),
+        "influence": labelled(-n_beta / len(dataset) * share * pooled.covariance, "influence", help_sign),
         "covariance": labelled(pooled.covariance, "covariance"),
         "within_chain_covariance": labelled(pooled.within, "within-chain covariance"),
         "correlation": labelled(correlation, "correlation"),
         "standard_error": labelled(pooled.error, "standard error"),
+        "r_hat": labelled(pooled.r_hat, "split R-hat"),
+        "ess": labelled(pooled.ess, "effective draws"),
     }
+    attrs["trust"] = str(trust(xr.Dataset({name: result[name] for name in ("r_hat", "ess")}), chains=chains))
     if kept is not None:
-        chain_tail = {"chain": np.arange(chains), "draw": np.arange(draws), "sample": recorded.names}
+        chain_tail = {"chain": np.arange(chains), "draw": np.arange(draws), "sample": recorded.labels}
         result["draws"] = label(plan, kept, chain_tail, "loss", attrs, several=several)
     return xr.Dataset(result, attrs=labelled_array(0.0, {}, "settings", attrs).attrs)
 
 
-def _recorded(first: Data, queries: Data | Mapping[str, Observable] | None) -> tuple[Recorded, slice, tuple[str, ...]]:
-    """Return what to record, which columns of it are queries, and their names."""
+def _recorded(first: Items, queries: Items | Mapping[str, Observable] | None) -> tuple[Recorded, slice, Labels]:
+    """Return what to record, which columns of it are queries, and their labels."""
     n = len(first)
     if queries is None:
-        return Recorded(first), slice(0, n), first.names
+        return Recorded(first), slice(0, n), labels_of(first)
     if isinstance(queries, Mapping):
         if not queries:
             raise ValueError("queries holds no function; give at least one, or leave it out.")
-        return Recorded(first, queries), slice(n, n + len(queries)), tuple(queries)
-    return Recorded(_joined(first, queries)), slice(n, n + len(queries)), queries.names
-
-
-def _joined(first: Data, second: Data) -> Data:
-    if isinstance(first, Dataset) and isinstance(second, Dataset):
-        return Dataset(np.vstack([first.inputs, second.inputs]), np.vstack([first.targets, second.targets]))
-    return Samples.joined(Samples.of(first), Samples.of(second))
+        return Recorded(first, functions=queries), slice(n, n + len(queries)), tuple(queries)
+    columns = slice(n, n + len(queries))
+    if isinstance(first, Dataset) and isinstance(queries, Dataset):
+        both = Dataset(np.vstack([first.inputs, queries.inputs]), np.vstack([first.targets, queries.targets]))
+        return Recorded(both), columns, queries.names
+    return Recorded(first, queries), columns, labels_of(queries)

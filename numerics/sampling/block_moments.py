@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from numerics.errors import StoreMismatch
 from numerics.sampling.plan import ChainPlan
@@ -24,6 +24,8 @@ class Pooled(NamedTuple):
     error: Float[np.ndarray, "t n m"]
     source_variance: Float[np.ndarray, "t n"]
     query_variance: Float[np.ndarray, "t m"]
+    r_hat: Float[np.ndarray, "t n m"]
+    ess: Float[np.ndarray, "t n m"]
 
 
 class BlockMoments:
@@ -49,6 +51,8 @@ class BlockMoments:
         self._means = np.empty((plan.total, count, columns))
         self._moments = np.empty((plan.total, count, n, m))
         self._squares = np.empty((plan.total, count, columns))
+        self._half = (count + 1) // 2  # blocks of the first half of a chain
+        self._fourth = np.zeros((plan.total, 2, n, m))
         self._done = np.zeros(plan.total, dtype=bool)
         self._store = None if store is None else Path(store)
         if self._store is not None:
@@ -68,7 +72,10 @@ class BlockMoments:
         centred = values - mean[:, None]
         self._means[rows, block] = mean
         self._moments[rows, block] = np.swapaxes(centred[..., self._sources], 1, 2) @ centred[..., self._queries]
-        self._squares[rows, block] = np.square(centred).sum(axis=1)
+        squares = np.square(centred)
+        self._squares[rows, block] = squares.sum(axis=1)
+        half = int(block >= self._half)
+        self._fourth[rows, half] += np.swapaxes(squares[..., self._sources], 1, 2) @ squares[..., self._queries]
 
     def finished(self, rows: slice) -> None:
         """Take chains for done, and write the store."""
@@ -76,7 +83,12 @@ class BlockMoments:
         if self._store is not None:
             partial = self._store.with_name(f"{self._store.name}.partial")
             with partial.open("wb") as file:
-                moments = {"means": self._means, "moments": self._moments, "squares": self._squares}
+                moments = {
+                    "means": self._means,
+                    "moments": self._moments,
+                    "squares": self._squares,
+                    "fourth": self._fourth,
+                }
                 np.savez(file, allow_pickle=False, key=np.array(self._key), done=self._done, **moments)
             os.replace(partial, self._store)
 
@@ -87,6 +99,7 @@ class BlockMoments:
                 if key == self._key:
                     self._done, self._means = saved["done"], saved["means"]
                     self._moments, self._squares = saved["moments"], saved["squares"]
+                    self._fourth = saved["fourth"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{store} is not a store of Bayesian influence, or is damaged: delete it or name another file."
@@ -100,7 +113,9 @@ class BlockMoments:
         """Return the covariances over all draws of the `chains` chains of each checkpoint.
 
         The mean product over block b about the grand mean is its own co-moment over its length plus the product of
-        its mean's deviations; the spread of these over blocks gives the standard error of their average.
+        its mean's deviations; the spread of these over blocks gives the standard error of their average. Where a chain
+        never moves, or there are fewer than four draws (two are equally far from their mean, so that their products
+        agree whatever they are), nothing is known of the error: NaN.
         """
         per_chain = self._means.shape[1]
         means, moments, squares = (
@@ -115,7 +130,8 @@ class BlockMoments:
         average = np.einsum("b,tbij->tij", weights / total, products)
         spread = np.einsum("b,tbij->tij", (weights / total) ** 2, np.square(products - average[:, None]))
         blocks = len(weights)
-        error = np.sqrt(spread * blocks / (blocks - 1)) if blocks > 1 else np.full_like(spread, np.nan)
+        error = np.sqrt(spread * blocks / (blocks - 1)) if min(blocks, total) > 3 else np.full_like(spread, np.nan)
+        error[self._still(means, squares, chains)] = np.nan
         variance = (squares.sum(axis=1) + np.einsum("b,tbm->tm", weights, np.square(deviation))) / (total - 1)
         unbiased = total / (total - 1)
         return Pooled(
@@ -124,7 +140,57 @@ class BlockMoments:
             unbiased * error,
             variance[:, self._sources],
             variance[:, self._queries],
+            *self._convergence(deviation, products, error, sizes, chains),
         )
+
+    def _still(
+        self, means: Float[np.ndarray, "t b columns"], squares: Float[np.ndarray, "t b columns"], chains: int
+    ) -> Bool[np.ndarray, "t n m"]:
+        """Return whether some chain never moves in the source or in the query."""
+        own = [a.reshape(len(a), chains, -1, a.shape[-1]) for a in (means, squares)]
+        still = ((own[1] == 0) & (own[0] == own[0][:, :, :1])).all(axis=2).any(axis=1)
+        return np.asarray(still[:, self._sources, None] | still[:, None, self._queries])
+
+    def _convergence(
+        self,
+        deviation: Float[np.ndarray, "t b columns"],
+        products: Float[np.ndarray, "t b n m"],
+        error: Float[np.ndarray, "t n m"],
+        sizes: np.ndarray,
+        chains: int,
+    ) -> tuple[Float[np.ndarray, "t n m"], Float[np.ndarray, "t n m"]]:
+        r"""Return R-hat over the halves of all chains, and the effective number, of products of deviations.
+
+        With a, b the deviations from the means of a block and d, e those of the means themselves, a product is
+        (a + d)(b + e) and the mean of its square :math:`\overline{a^2 b^2} + e^2 \overline{a^2} + d^2 \overline{b^2}
+        + 4 d e \overline{ab} + d^2 e^2`, up to third moments within a block, which are left out.
+        """
+        unknown = np.full_like(error, np.nan)
+        if len(sizes) < 2:
+            return unknown, unknown
+        first, second = slice(0, self._half), slice(self._half, None)
+        halves = [(part, sizes[part] / sizes[part].sum()) for part in (first, second)]
+
+        def averaged(values: Float[np.ndarray, "t b n m"]) -> Float[np.ndarray, "t c 2 n m"]:
+            own = values.reshape(len(error), chains, -1, *values.shape[2:])
+            return np.stack([np.einsum("b,tcb...->tc...", share, own[:, :, part]) for part, share in halves], axis=2)
+
+        shape = products.shape
+        variance = self._squares.reshape(len(error), -1, self._squares.shape[-1]) / np.tile(sizes, chains)[:, None]
+        mixed = self._moments.reshape(shape) / np.tile(sizes, chains)[:, None, None]
+        d, e = deviation[..., self._sources, None], deviation[..., None, self._queries]
+        a, b = variance[..., self._sources, None], variance[..., None, self._queries]
+        draws = np.array([sizes[part].sum() for part, _ in halves])
+        fourth = self._fourth.reshape(len(error), chains, 2, *shape[2:]) / draws[:, None, None]
+        square = fourth + averaged(e**2 * a + d**2 * b + 4 * d * e * mixed + (d * e) ** 2)
+        means = averaged(products)
+        within = np.maximum(square - means**2, 0).mean(axis=(1, 2))
+        between = means.reshape(len(error), 2 * chains, *shape[2:]).var(axis=1, ddof=1)
+        known = np.isfinite(error) & (within > 0) & (error > 0)
+        n = float(draws.mean())
+        ratio = np.divide(between, within, out=unknown.copy(), where=known)
+        ess = np.divide(within, np.square(error), out=unknown, where=known)
+        return np.sqrt(ratio + (n - 1) / n), np.minimum(ess, float(sizes.sum()) * chains)
 
     def _products(self, deviation: Float[np.ndarray, "*t columns"]) -> Float[np.ndarray, "*t n m"]:
         return deviation[..., self._sources, None] * deviation[..., None, self._queries]

@@ -9,10 +9,12 @@ are the same for the same call. On other devices than the CPU one generator serv
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
@@ -25,16 +27,14 @@ from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.linear_target import LinearTarget
 from numerics.sampling.module_target import ModuleTarget
-from numerics.sampling.plan import ChainPlan
+from numerics.sampling.plan import STEPS_OF_NOISE, ChainPlan
 from numerics.sampling.rules import Parts
 from numerics.sampling.targets import Buffer, Target
 
 __all__ = ["run_chains"]
 
 _CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
-_NUMBERS_TOGETHER = 2**22  # weights of a batch of modules: 16 MB in float32, and autograd holds several times that
-_NUMBERS_ON_DEVICE = 2**28  # the same on another device, which is idle unless it has all there is: 1 GB
-_STEPS_OF_NOISE = 4  # steps of noise drawn in one call; part of the definition of a chain's stream
+_NUMBERS_ON_DEVICE = 2**28  # weights of a batch on another device, which is idle unless it has all there is: 1 GB
 
 
 # Takes the chains, the number of the first draw, and what is recorded over consecutive draws (chains, draws, columns)
@@ -84,25 +84,23 @@ def run_chains(
     workers = workers or len(os.sched_getaffinity(0))
     batches = _batches(plan, workers, set(skip)) if state is None or state.empty else state.batches
     before: list[dict[str, Any] | None] = [None] * len(batches) if state is None or state.empty else [*state.contents]
-    cancelled = Event()
+    cancelled, threads = Event(), max(min(workers, len(batches)), 1)
+    targets = _Targets(plan, batches, threads)
 
-    def run(batch: slice, content: dict[str, Any] | None) -> _Batch:
-        with torch.no_grad():
-            running = _Batch(plan, batch, content)
+    def run(batch: slice, content: dict[str, Any] | None) -> tuple[float, dict[str, Any]]:
+        with torch.no_grad(), targets.lent(batch) as target:
+            running = _Batch(plan, batch, target, content)
             running.run(record, cancelled)
-        return running
+            return running.acceptance, {} if state is None else running.content()
 
     rates, after = [], []
-    with ThreadPoolExecutor(
-        max(min(workers, len(batches)), 1), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(run, batch, content) for batch, content in zip(batches, before, strict=True)]
         with _cancelling(cancelled, pool):
             for batch, future in zip(batches, futures, strict=True):
-                running = future.result()
-                rates.append(running.acceptance)
-                if state is not None:
-                    after.append(running.content())
+                rate, content = future.result()
+                rates.append(rate)
+                after.append(content)
                 if finished is not None:
                     finished(batch)
                 if progress is not None:
@@ -110,6 +108,28 @@ def run_chains(
     if state is not None:
         state.fingerprint, state.batches, state.contents = plan.fingerprint(), batches, after
     return float(np.mean(rates)) if rates else float("nan")
+
+
+class _Targets:
+    """Targets for batches of chains, one for each thread and size, used again for the next batch of the size."""
+
+    def __init__(self, plan: ChainPlan, batches: list[slice], threads: int) -> None:
+        kind = ModuleTarget if isinstance(plan.checkpoints, ModuleCheckpoints) else LinearTarget
+        self._free: dict[int, SimpleQueue[Target]] = {}
+        for size, count in Counter(batch.stop - batch.start for batch in batches).items():
+            self._free[size] = SimpleQueue()
+            for _ in range(min(count, threads)):
+                self._free[size].put(kind(plan, size))
+
+    @contextmanager
+    def lent(self, batch: slice) -> Iterator[Target]:
+        """Return the context in which a batch has a target."""
+        free = self._free[batch.stop - batch.start]
+        target = free.get()
+        try:
+            yield target
+        finally:
+            free.put(target)
 
 
 @contextmanager
@@ -125,12 +145,12 @@ def _cancelling(cancelled: Event, pool: ThreadPoolExecutor) -> Iterator[None]:
 
 def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
     """Return runs of consecutive chains that are left to do, in batches as equal as the number of threads allows."""
-    together, size = _CHAINS_TOGETHER, plan.n_weights
+    together = _CHAINS_TOGETHER
     if isinstance(plan.checkpoints, ModuleCheckpoints):
-        together = int(np.clip(_NUMBERS_TOGETHER // size, 1, _CHAINS_TOGETHER))
+        together = plan.engine.together
         workers = 1  # of batches' edges: bits of modules depend on them, and must not depend on the machine
-    if plan.device.type != "cpu":
-        together, workers = max(1, _NUMBERS_ON_DEVICE // size), 1
+    elif plan.device.type != "cpu":
+        together, workers = max(1, _NUMBERS_ON_DEVICE // plan.n_weights), 1
     todo = np.array([chain for chain in range(plan.total) if chain not in skip], dtype=int)
     if len(todo) == 0:
         return []
@@ -146,22 +166,23 @@ def _batches(plan: ChainPlan, workers: int, skip: set[int]) -> list[slice]:
 class _Batch:
     """Chains that run together: their target, rule and noise, fresh or from where they left off."""
 
-    def __init__(self, plan: ChainPlan, chains: slice, before: dict[str, Any] | None) -> None:
-        self._plan, self._chains = plan, chains
+    def __init__(self, plan: ChainPlan, chains: slice, target: Target, before: dict[str, Any] | None) -> None:
+        self._plan, self._chains, self._target = plan, chains, target
         numbers = range(chains.start, chains.stop)
         setting, checkpoint, _ = (list(part) for part in zip(*map(plan.locate, numbers), strict=True))
-        self._target = _target(plan, checkpoint)
+        target.load(*plan.starts(checkpoint))
         samplers = [plan.samplers[k] for k in setting]
         # Chains with equal settings go as one row, but for a sampler that decides for each of them.
         self._shared = len(set(samplers)) == 1 and not samplers[0].adjusts
-        anchor = self._parts(self._target.weights)
+        anchor = self._parts(target.weights)
         self._rule = samplers[0].rule(samplers[:1] if self._shared else samplers, anchor)
-        self._noise = _Noise(plan, numbers, self._target, extra=int(samplers[0].adjusts))
-        self._current = torch.zeros_like(self._target.recorded)
+        self._noise = _Noise(plan, numbers, target, extra=int(samplers[0].adjusts))
+        self._current = torch.zeros_like(target.recorded)
         self._moved = self._drawn = 0
         if before is not None:
             self._moved, self._drawn = before["moved"], before["drawn"]
-            self._target.weights.flat.copy_(before["weights"])
+            for part, value in zip(target.weights.parts, before["weights"], strict=True):
+                part.copy_(value)
             self._current = before["current"]
             self._rule.restore(before["rule"])
             self._noise.restore(before["noise"])
@@ -171,7 +192,7 @@ class _Batch:
 
     def run(self, record: Record, cancelled: Event) -> None:
         """Take the plan's number of draws."""
-        plan, target, rule = self._plan, self._target, self._rule
+        plan, target, rule, noise = self._plan, self._target, self._rule, self._noise
         w, gradient = self._parts(target.weights), self._parts(target.gradient)
         block = target.recorded.new_empty(len(target.recorded), plan.block, target.recorded.shape[1])
         filled = handed = 0
@@ -179,7 +200,7 @@ class _Batch:
         for step in range(self._moved, last + 1):
             if cancelled.is_set():
                 raise InterruptedError("the call was interrupted, or another batch of its chains failed.")
-            noise = self._noise.next()
+            normals = noise.next()
             drawing = step >= plan.burn_in and (step - plan.burn_in) % plan.thin == 0
             target.evaluate(record=drawing or rule.adjusts, mean_loss=rule.adjusts, batch=noise.batch)
             if rule.adjusts:
@@ -191,7 +212,7 @@ class _Batch:
                 if filled == plan.block or handed + filled == plan.draws:
                     self._hand_over(self._drawn + handed, handed, block[:, :filled], record)
                     handed, filled = handed + filled, 0
-            rule.move(w, gradient, self._parts(noise.normals))
+            rule.move(w, gradient, self._parts(normals))
         self._moved, self._drawn = last + 1, self._drawn + plan.draws
 
     def _hand_over(self, draw: int, first: int, values: Float[torch.Tensor, "c b m"], record: Record) -> None:
@@ -218,22 +239,11 @@ class _Batch:
         return {
             "moved": self._moved,
             "drawn": self._drawn,
-            "weights": self._target.weights.flat,
+            "weights": [part.clone() for part in self._target.weights.parts],
             "current": self._current,
             "rule": self._rule.state(),
             "noise": self._noise.state(),
         }
-
-
-def _target(plan: ChainPlan, checkpoint: list[int]) -> Target:
-    if not isinstance(plan.checkpoints, ModuleCheckpoints):
-        return LinearTarget(plan, plan.checkpoints.flat[torch.tensor(checkpoint)].to(plan.device, plan.dtype))
-    weights, states = {}, {}
-    for t in sorted(set(checkpoint)):  # each is read once
-        weights[t], states[t] = plan.checkpoints.weights_at(t), plan.checkpoints.state_at(t)
-    start = torch.stack([weights[t] for t in checkpoint]).to(plan.device, plan.dtype)
-    names = states[checkpoint[0]]
-    return ModuleTarget(plan, start, {name: torch.stack([states[t][name] for t in checkpoint]) for name in names})
 
 
 class _Noise:
@@ -249,38 +259,39 @@ class _Noise:
         self._samples = 0 if plan.batch_size is None else len(plan.data)
         self._extra = extra
         width = self._d + extra + self._samples
-        self._block = torch.empty(len(chains), _STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
+        self._block = torch.empty(len(chains), STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
         if plan.device.type == "cpu":
             self._rows = list(self._block.unbind())
             self._generators = [_generator(plan, chain) for chain in chains]
         else:
             self._rows = [self._block]
             self._generators = [_generator(plan, chains[0])]
-        self.normals = target.buffer()
-        self._used = _STEPS_OF_NOISE
+        self._weights = self._block[..., : self._d]
+        self._used = STEPS_OF_NOISE
 
-    def next(self) -> _Noise:
-        """Go to the next step."""
-        if self._used == _STEPS_OF_NOISE:
+    def next(self) -> Buffer:
+        """Go to the next step and return its numbers for the weights."""
+        if self._used == STEPS_OF_NOISE:
             for row, generator in zip(self._rows, self._generators, strict=True):
                 row.normal_(generator=generator)
-            self._used = 0
-        self._now = self._block[:, self._used]
-        self._target.scatter(self._now[:, : self._d], self.normals)
+            self._lay()
         self._used += 1
-        return self
+        return self._normals[self._used - 1]
+
+    def _lay(self) -> None:
+        self._normals, self._used = self._target.noise(self._weights), 0
 
     @property
     def luck(self) -> Float[torch.Tensor, " c"]:
         """The number that decides on a proposal."""
-        return self._now[:, self._d]
+        return self._block[:, self._used - 1, self._d]
 
     @property
     def batch(self) -> Int[torch.Tensor, "c b"] | None:
         """Samples of this step's gradient; None for all of them."""
         if self._batch_size is None:
             return None
-        return self._now[:, self._d + self._extra :].topk(self._batch_size, dim=1).indices
+        return self._block[:, self._used - 1, self._d + self._extra :].topk(self._batch_size, dim=1).indices
 
     def state(self) -> dict[str, Any]:
         """Return the generators' states and what is left of the block."""
@@ -292,6 +303,7 @@ class _Noise:
         for generator, value in zip(self._generators, state["generators"], strict=True):
             generator.set_state(value.clone())  # torch reads the storage from its start, whatever the view
         self._block.copy_(state["block"])
+        self._lay()
         self._used = state["used"]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import log
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +22,10 @@ from jaxtyping import Bool, Float
 __all__ = ["LangevinRule", "MetropolisRule", "Parts", "PreconditionedRule", "Rule"]
 
 Parts = list[torch.Tensor]
+Factor = float | torch.Tensor  # the same for all rows, or a column
 Samplers = Sequence[Any]  # of one class; numerics.sampling.samplers defines them on top of this module
+
+_LARGEST_RATIO = 1e3  # of a running mean to what is kept of it: far from what float32 cannot hold
 
 
 class Rule(ABC):
@@ -41,12 +45,19 @@ class Rule(ABC):
     remembers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, samplers: Samplers, anchor: Parts) -> None:
-        self._samplers, self._like = samplers, anchor[0]
-        self._pull = self._column(lambda s: s.localization / s.n_beta)
-        self._pulled = [part * self._pull for part in anchor]
+        self._like, self._anchor = anchor[0], [part.clone() for part in anchor]
+        self._distinct = list(dict.fromkeys(samplers))
+        self._which = torch.tensor([self._distinct.index(s) for s in samplers], device=self._like.device)
 
     def _column(self, value: Callable[[Any], float]) -> Float[torch.Tensor, "rows 1"]:
-        return self._like.new_tensor([value(s) for s in self._samplers]).unsqueeze(1)
+        return self._like.new_tensor([value(s) for s in self._distinct])[self._which].unsqueeze(1)
+
+    def _factor(self, value: Callable[[Any], float]) -> Factor:
+        """Return one number where all rows agree, else a column."""
+        if len(self._distinct) == 1:
+            return value(self._distinct[0])
+        values = {value(s) for s in self._distinct}
+        return values.pop() if len(values) == 1 else self._column(value)
 
     def settle(
         self, w: Parts, gradient: Parts, mean_loss: Float[torch.Tensor, " c"], luck: Float[torch.Tensor, " c"]
@@ -78,49 +89,73 @@ class LangevinRule(Rule):
 
     def __init__(self, samplers: Samplers, anchor: Parts) -> None:
         super().__init__(samplers, anchor)
+        self._return = self._column(lambda s: s.step_size * s.localization / 2)
         self._drift = self._column(lambda s: -s.step_size * s.n_beta / 2)
         self._diffusion = self._column(lambda s: s.step_size**0.5)
 
     def move(self, w: Parts, gradient: Parts, noise: Parts) -> None:
         """See `Rule.move`."""
-        for x, g, z, pulled in zip(w, gradient, noise, self._pulled, strict=True):
-            g.addcmul_(x, self._pull).sub_(pulled)
-            x.addcmul_(g, self._drift).addcmul_(z, self._diffusion)
+        for x, g, z, anchor in zip(w, gradient, noise, self._anchor, strict=True):
+            x.lerp_(anchor, self._return).addcmul_(g, self._drift).addcmul_(z, self._diffusion)
 
 
 class PreconditionedRule(Rule):
-    """Step eps / (sqrt(V) + a) for every weight, V a running mean of squared gradients, frozen or not."""
+    r"""Step eps / (sqrt(V) + a) for every weight, V a running mean of squared gradients, frozen or not.
+
+    The mean takes one pass over the weights because V / b^k is what is kept, k counting steps since it was V itself:
+
+    .. math:: V_t = b^k S_t, \quad S_t = S_{t-1} + \frac{1 - b}{b^k} q \odot q, \quad
+        \epsilon_t = \frac{u_t}{\sqrt{S_t} + a_t}
+    """
 
     remembers = ("_squares", "_root", "_taken")
 
     def __init__(self, samplers: Samplers, anchor: Parts) -> None:
         super().__init__(samplers, anchor)
-        self._half = self._column(lambda s: -s.n_beta / 2)
-        self._fresh = self._column(lambda s: 1 - s.decay)
-        self._offset = self._column(lambda s: s.stability / s.step_size)
+        self._pull = self._column(lambda s: s.localization / s.n_beta)
+        self._pulled = [part * self._pull for part in anchor]
         start = self._column(lambda s: s.initial_square / s.gradient_scale**2)
         self._squares = [torch.zeros_like(part) + start for part in anchor]
         self._root = [torch.empty_like(part) for part in anchor]
+        self._one = self._like.new_ones(1, 1)
         self._taken = 0
         (self._adaptation,) = {s.adaptation for s in samplers}
+        least = min(s.decay for s in samplers)
+        self._cycle = 1 + int(log(_LARGEST_RATIO) / -log(least)) if least > 0 else 1
 
     def move(self, w: Parts, gradient: Parts, noise: Parts) -> None:
         """See `Rule.move`."""
         if self._adaptation is None or self._taken < self._adaptation:
             self._adapt(gradient)
+        unit, half = self._factor(self._root_unit), self._factor(lambda s: -s.n_beta / 2 * self._root_unit(s))
         for x, g, z, pulled, root in zip(w, gradient, noise, self._pulled, self._root, strict=True):
-            # With root = sqrt(eps_t) the step is root [noise - n_beta / 2 root drift].
+            # With root = sqrt(eps_t / u_t) the step is sqrt(u_t) root [noise - n_beta / 2 sqrt(u_t) root drift].
             g.addcmul_(x, self._pull).sub_(pulled).mul_(root)
-            x.addcmul_(root, z.addcmul_(g, self._half))
+            _add_product(z, g, self._one, half, spare=g)
+            _add_product(x, z, root, unit, spare=z)
 
     def _adapt(self, gradient: Parts) -> None:
+        k = self._taken % self._cycle
+        if k == 0:
+            steps = self._cycle if self._taken else 1
+            kept = self._factor(lambda s: s.decay**steps)
+            for squares in self._squares:
+                squares.mul_(kept)
         self._taken += 1
-        scale = self._column(
-            lambda s: s.gradient_scale / s.step_size / (1 - s.decay**self._taken if s.bias_correction else 1.0) ** 0.5
-        )
+        fresh = self._factor(lambda s: (1 - s.decay) / s.decay**k)
+        offset = self._factor(lambda s: s.stability / s.step_size * self._unit(s))
         for g, squares, root in zip(gradient, self._squares, self._root, strict=True):
-            squares.lerp_(torch.mul(g, g, out=root), self._fresh)
-            torch.sqrt(squares, out=root).mul_(scale).add_(self._offset).rsqrt_()
+            _add_product(squares, g, g, fresh, spare=root)
+            torch.sqrt(squares, out=root).add_(offset).rsqrt_()
+
+    def _root_unit(self, sampler: Any) -> float:
+        return self._unit(sampler) ** 0.5
+
+    def _unit(self, sampler: Any) -> float:
+        """Return u_t of the last step at which the preconditioner moved."""
+        correction = 1 - sampler.decay**self._taken if sampler.bias_correction else 1.0
+        power = sampler.decay ** ((self._taken - 1) % self._cycle)
+        return sampler.step_size / sampler.gradient_scale * (correction / power) ** 0.5
 
 
 class MetropolisRule(Rule):
@@ -131,7 +166,8 @@ class MetropolisRule(Rule):
 
     def __init__(self, samplers: Samplers, anchor: Parts) -> None:
         super().__init__(samplers, anchor)
-        self._anchor = [part.clone() for part in anchor]
+        self._pull = self._column(lambda s: s.localization / s.n_beta)
+        self._pulled = [part * self._pull for part in anchor]
         self._n_beta, self._localization, self._step = (
             self._column(value).double()
             for value in (lambda s: s.n_beta, lambda s: s.localization, lambda s: s.step_size)
@@ -180,6 +216,14 @@ class MetropolisRule(Rule):
     def acceptance(self) -> float:
         """See `Rule.acceptance`."""
         return self._accepted / self._proposed if self._proposed else float("nan")
+
+
+def _add_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: Factor, *, spare: torch.Tensor) -> None:
+    """Add (factor a) b to `out`, with the same rounding for a number and for a column; `spare` may be overwritten."""
+    if isinstance(factor, float):
+        out.addcmul_(a, b, value=factor)
+    else:
+        out.addcmul_(torch.mul(a, factor, out=spare), b)
 
 
 def _square(parts: Parts) -> Float[torch.Tensor, " c"]:

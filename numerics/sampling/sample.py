@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +16,17 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from numerics.models.linear import Checkpoints
+from numerics.models.samples import Parts
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.chains import run_chains
-from numerics.sampling.plan import ChainPlan, Data, Observable, Recorded, Weights
+from numerics.sampling.plan import ChainPlan, Data, Items, Observable, Recorded, Weights
 from numerics.sampling.samplers import RMSPropSGLD, Sampler
+from numerics.sampling.settings import ChainSettings
 from numerics.sampling.stability import check_steps
-from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
-__all__ = ["label", "make_plan", "plan_attributes", "sample"]
+__all__ = ["check_items", "label", "make_plan", "plan_attributes", "sample"]
 
 _BLOCKS = 32  # blocks of draws a chain is handed over in, the batch means of standard errors
 
@@ -40,7 +42,7 @@ def sample(
     thin: int = 1,
     weights: ArrayLike | None = None,
     batch_size: int | None = None,
-    observables: Data | Mapping[str, Observable] | None = None,
+    observables: Items | Mapping[str, Observable] | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
@@ -71,9 +73,9 @@ def sample(
         Number of samples, drawn afresh without replacement for every step and chain, whose gradient stands for the
         mean; all of them if not given.
     observables
-        Samples whose losses are recorded, which need not be those of the gradient; or functions by name of the
-        parameters ("w1", "w2", or the module's names), recorded beside the training set's losses. The training set if
-        not given.
+        Samples whose losses are recorded, which need not be those of the gradient; `Parts` of samples (tokens, pixels,
+        outputs), each of whose losses is recorded; or functions by name of the parameters ("w1", "w2", or the module's
+        names), recorded beside the training set's losses. The training set if not given.
     seed
         The same seed gives the same bits on the same machine for every chain, whatever runs beside it.
     dtype
@@ -92,7 +94,7 @@ def sample(
     xarray.DataArray
         dims ([setting,] epoch, chain, draw, sample), in the dtype asked for. All draws are held in memory;
         `bayesian_influence` streams. The attribute ``acceptance`` is the share of proposals accepted, where there are
-        any.
+        any; ``engine`` says how chains were evaluated. Parts have a MultiIndex (sample_name, sample_part).
 
     Raises
     ------
@@ -114,11 +116,11 @@ def sample(
     {'epoch': 3, 'chain': 2, 'draw': 5, 'sample': 8}
     """
     if isinstance(observables, Mapping):
-        recorded = Recorded(dataset, observables)
+        recorded = Recorded(dataset, functions=observables)
     else:
         recorded = Recorded(dataset if observables is None else observables)
-    settings = (chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
-    plan = make_plan(dataset, recorded, checkpoints, sampler, *settings)
+    settings = ChainSettings(chains, draws, burn_in, thin, weights, batch_size, seed, dtype, device)
+    plan = make_plan(dataset, recorded, checkpoints, sampler, settings)
     if state is not None:
         state.check_belongs(plan.fingerprint())
     kept = np.empty((plan.total, draws, len(recorded)), np.float64 if dtype == torch.float64 else np.float32)
@@ -127,7 +129,7 @@ def sample(
         kept[rows, first_draw : first_draw + values.shape[1]] = values
 
     acceptance = run_chains(plan, record, workers=workers, progress=progress, state=state)
-    tail = {"chain": np.arange(chains), "draw": np.arange(draws), "sample": recorded.names}
+    tail = {"chain": np.arange(chains), "draw": np.arange(draws), "sample": recorded.labels}
     several = not (sampler is None or isinstance(sampler, Sampler))
     return label(plan, kept, tail, "loss", plan_attributes(plan, acceptance), several=several)
 
@@ -137,58 +139,56 @@ def make_plan(
     recorded: Recorded,
     checkpoints: Weights,
     sampler: Sampler | Sequence[Sampler] | None,
-    chains: int,
-    draws: int,
-    burn_in: int,
-    thin: int,
-    weights: ArrayLike | None,
-    batch_size: int | None,
-    seed: int,
-    dtype: torch.dtype,
-    device: str | torch.device,
+    settings: ChainSettings,
 ) -> ChainPlan:
-    """Check the arguments of a call to a sampler and put them together."""
-    for data in (dataset, recorded.samples):
-        if isinstance(checkpoints, Checkpoints) and not isinstance(data, Dataset):
-            raise TypeError(
-                "the checkpoints of a linear network go with a theory.Dataset; for Samples of any kind give the "
-                "network as a module, see linear_as_module."
-            )
-        checkpoints.check_fits(data)  # type: ignore[arg-type]
+    """Put the arguments of a call to a sampler together, refusing what does not fit."""
+    for items in (dataset, *recorded.groups):
+        check_items(items, checkpoints)
     if sampler is None:
         sampler = RMSPropSGLD()
     samplers = (sampler,) if isinstance(sampler, Sampler) else tuple(sampler)
-    checks.integer("chains", chains, at_least=1)
-    checks.integer("draws", draws, at_least=1)
-    checks.integer("burn_in", burn_in, at_least=0)
-    checks.integer("thin", thin, at_least=1)
-    checks.integer("seed", seed, at_least=0)
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
-    _check_samplers(samplers, burn_in, batch_size)
-    beta = np.ones(len(dataset)) if weights is None else checks.nonnegative("weights", weights)
-    if beta.shape != (len(dataset),):
-        raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
-    if batch_size is not None and checks.integer("batch_size", batch_size, at_least=1) > len(dataset):
-        raise ValueError(f"a batch of {batch_size} samples cannot be drawn from {len(dataset)}; lower batch_size.")
+    _check_samplers(samplers, settings.burn_in, settings.batch_size)
+    beta = settings.sample_weights(len(dataset))
+    if settings.batch_size is not None and settings.batch_size > len(dataset):
+        raise ValueError(
+            f"a batch of {settings.batch_size} samples cannot be drawn from {len(dataset)}; lower batch_size."
+        )
     plan = ChainPlan(
         data=dataset,
         weights=beta,
         recorded=recorded,
         checkpoints=checkpoints,
         samplers=samplers,
-        chains=chains,
-        draws=draws,
-        burn_in=burn_in,
-        thin=thin,
-        batch_size=batch_size,
-        block=-(-draws // _BLOCKS),
-        seed=seed,
-        dtype=dtype,
-        device=torch.device(device),
+        chains=settings.chains,
+        draws=settings.draws,
+        burn_in=settings.burn_in,
+        thin=settings.thin,
+        batch_size=settings.batch_size,
+        block=-(-settings.draws // _BLOCKS),
+        seed=settings.seed,
+        dtype=settings.dtype,
+        device=torch.device(settings.device),
     )
     check_steps(plan, stacklevel=4)
     return plan
+
+
+def check_items(items: Items, checkpoints: Weights) -> None:
+    """Refuse samples, or parts of samples, whose losses these checkpoints do not have."""
+    if isinstance(checkpoints, Checkpoints):
+        if not isinstance(items, Dataset):
+            raise TypeError(
+                "the checkpoints of a linear network go with a theory.Dataset; for Samples of any kind, and for parts "
+                "of them, give the network as a module, see linear_as_module."
+            )
+        checkpoints.check_fits(items)
+        return
+    checkpoints.check_fits(items.samples if isinstance(items, Parts) else items)
+    if isinstance(items, Parts):
+        weights, few = checkpoints.weights_at(0), items.samples[:1]
+        with torch.no_grad():
+            losses = checkpoints.model_at(0).part_losses(weights, few.like(weights))
+        Parts(few, items.names).flattened(losses)
 
 
 def _check_samplers(samplers: tuple[Sampler, ...], burn_in: int, batch_size: int | None) -> None:
@@ -223,13 +223,24 @@ def label(
     *,
     several: bool,
 ) -> xr.DataArray:
-    """Label values whose first axis runs over settings, checkpoints and whatever the first of `tail` adds."""
+    """Label values whose first axis runs over settings, checkpoints and whatever the first of `tail` adds.
+
+    Pairs (sample, part) along a dimension become a MultiIndex of the levels "<dimension>_name" and "<dimension>_part".
+    """
     settings, epochs = len(plan.samplers), plan.checkpoints.epochs
-    lengths = [len(labels) for labels in tail.values()]  # type: ignore[arg-type]
+    pairs = {dim: labels for dim, labels in tail.items() if isinstance(labels, tuple) and isinstance(labels[0], tuple)}
+    plain = {dim: np.arange(len(labels)) if dim in pairs else labels for dim, labels in tail.items()}  # type: ignore[arg-type]
+    coords = {"setting": np.arange(settings), "epoch": epochs, **plain}
     if not several:
-        return labelled_array(values.reshape(len(epochs), *lengths), {"epoch": epochs, **tail}, name, attrs)
-    shaped = values.reshape(settings, len(epochs), *lengths)
-    array = labelled_array(shaped, {"setting": np.arange(settings), "epoch": epochs, **tail}, name, attrs)
+        del coords["setting"]
+    shape = [len(labels) for labels in coords.values()]  # type: ignore[arg-type]
+    array = labelled_array(values.reshape(shape), coords, name, attrs)
+    for dim, labels in pairs.items():
+        levels: Any = [f"{dim}_name", f"{dim}_part"]
+        columns = {level: (dim, list(column)) for level, column in zip(levels, zip(*labels, strict=True), strict=True)}
+        array = array.drop_vars(dim).assign_coords(columns).set_index({dim: levels})
+    if not several:
+        return array
     fields = [asdict(sampler) for sampler in plan.samplers]
     varied = {key: ("setting", [f[key] for f in fields]) for key in fields[0] if len({f[key] for f in fields}) > 1}
     return array.assign_coords(varied)
@@ -245,6 +256,7 @@ def plan_attributes(plan: ChainPlan, acceptance: float) -> dict[str, object]:
     if not np.isnan(acceptance):
         attrs["acceptance"] = acceptance
     return attrs | {
+        "engine": plan.engine.name,
         "chains": plan.chains,
         "draws": plan.draws,
         "burn_in": plan.burn_in,

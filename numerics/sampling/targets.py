@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -10,50 +12,27 @@ from jaxtyping import Float, Int
 from numerics.sampling.plan import ChainPlan
 from numerics.sampling.rules import Parts
 
-__all__ = ["Buffer", "Target", "aligned"]
-
-_VECTOR = 64  # numbers a vector loop takes at once; a row of whole vectors has no tail that rounds differently
+__all__ = ["Buffer", "Target", "functions_of"]
 
 
-def aligned(size: int) -> int:
-    """Return the least multiple of a whole vector that holds `size` numbers."""
-    return -(-size // _VECTOR) * _VECTOR
-
-
+@dataclass(frozen=True, eq=False)
 class Buffer:
-    """Numbers for every weight of every chain, in one flat tensor made of parts with a row for each chain.
+    """Numbers for every weight of every chain.
 
     Parameters
     ----------
-    chains
-        Number of chains c.
-    widths
-        Numbers a chain in each part.
-    dtype, device
-        Of the tensor, which starts as zeros.
+    parts
+        Matrices with a row for each chain.
+    together
+        The same memory for chains that share their settings: matrices whose rows need not be chains.
     """
 
-    def __init__(self, chains: int, widths: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        sizes = [chains * width for width in widths]
-        self.flat = torch.zeros(aligned(sum(sizes)), dtype=dtype, device=device)
-        pieces = self.flat[: sum(sizes)].split(sizes)
-        self.parts: Parts = [piece.view(chains, width) for piece, width in zip(pieces, widths, strict=True)]
-
-    @property
-    def together(self) -> Parts:
-        """The buffer as a single row."""
-        return [self.flat[None]]
+    parts: Parts
+    together: Parts
 
 
 class Target(ABC):
-    """Losses and gradients of a batch of chains.
-
-    Parameters
-    ----------
-    plan
-        What to run.
-    start
-        Weights of the chains, shape (c, d), ordered as a module's parameters are.
+    """Losses and gradients of a batch of chains. One target serves one batch after the other.
 
     Attributes
     ----------
@@ -71,12 +50,12 @@ class Target(ABC):
     mean_loss: Float[torch.Tensor, " c"]
 
     @abstractmethod
-    def buffer(self) -> Buffer:
-        """Return a buffer of zeros with the layout of the weights."""
+    def load(self, values: Float[torch.Tensor, "c d"], states: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights, ordered as a module's parameters are, and what else a checkpoint holds, by name."""
 
     @abstractmethod
-    def scatter(self, values: Float[torch.Tensor, "c d"], into: Buffer) -> None:
-        """Lay out one number for every weight as the buffers are."""
+    def noise(self, block: Float[torch.Tensor, "c s d"]) -> list[Buffer]:
+        """Lay out normal numbers of consecutive steps as the weights are, a buffer for each step."""
 
     @abstractmethod
     def evaluate(self, *, record: bool, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
+from numerics.models.checkpoints import refuse_masked
 from numerics.models.linear import Checkpoints
 from theory import checks
 from theory.hierarchy import Dataset
@@ -59,6 +60,8 @@ def gradient_flow(
     >>> bool(abs(run.maps[-1].numpy().sum(0) - data.targets.sum(1)).max() < 2.0)
     True
     """
+    for name, value in (("epochs", epochs), ("w1", w1), ("w2", w2), ("weights", weights)):
+        refuse_masked(name, value)
     epochs = checks.times("epochs", np.atleast_1d(np.asarray(epochs)))
     first = checks.matrix("w1", w1, (None, dataset.n_inputs))
     second = checks.matrix("w2", w2, (dataset.n_outputs, len(first)))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from numerics.errors import TrainedWeightsWarning
+from numerics.models.checkpoints import refuse_masked
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
 from numerics.models.trees import mapped
@@ -37,6 +38,7 @@ def initial_weights_of(
     held = model.initial()
     if initial is None:
         return held[None] if seeds is None else torch.stack([_redrawn(model, s) for s in distinct_seeds(seeds)])
+    refuse_masked("initial", initial)
     given = checks.array("initial", on_cpu(initial))
     wanted = held.shape if seeds is None else (len(distinct_seeds(seeds)), len(held))
     if given.shape != wanted:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from numerics.models.checkpoints import refuse_masked
 from numerics.models.linear import Checkpoints, LinearNetwork, initial_weights, without_idle_units
 from numerics.models.module import TorchModel
 from numerics.models.queries import Queries
@@ -201,6 +202,8 @@ def _initial_layers(
         return first, second
     if seeds is not None:
         raise ValueError("give seeds, which draw the initial weights, or w1 and w2, which are them, not both.")
+    refuse_masked("w1", w1)
+    refuse_masked("w2", w2)
     one = checks.matrix("w1", on_cpu(w1), (None, dataset.n_inputs))
     two = checks.matrix("w2", on_cpu(w2), (dataset.n_outputs, len(one)))
     return torch.tensor(one[None]), torch.tensor(two[None])

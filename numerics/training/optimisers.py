@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 import torch
 
+from numerics.errors import NotDifferentiable
 from theory import checks
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimiser"]
@@ -74,10 +75,10 @@ class Optimiser(ABC):
 
         Raises
         ------
-        NotImplementedError
+        NotDifferentiable
             If the rule has none.
         """
-        raise NotImplementedError(
+        raise NotDifferentiable(
             f"{type(self).__name__} has no derivative, so a run with it cannot be unrolled; give it a method jacobian, "
             "or use SGD, Adam or AdamW, or retraining (leave_one_out) in place of the derivative."
         )

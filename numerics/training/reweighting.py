@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from numerics.models.queries import Queries
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
@@ -26,12 +26,19 @@ def described(queries: Queries) -> dict[str, object]:
 
 def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, label: str = "sources") -> tuple[str, ...]:
     """Return the names of samples asked for, all if not given, refusing none, unknown ones and repetitions."""
+    if isinstance(sources, Parts):
+        raise TypeError(
+            "retraining and unrolled influence change the weights of whole samples, but Parts were given as sources; "
+            "give names of samples, or train on Samples whose `present` leaves parts out."
+        )
     names = dataset.names if sources is None else tuple(sources)
     if not names:
         raise ValueError(f"{label} is empty; name at least one sample.")
-    if twice := [name for k, name in enumerate(names) if name in names[:k]]:
-        raise ValueError(f"{label} names {twice[0]!r} twice; name every sample once.")
+    seen: set[str] = set()
     for name in names:
+        if name in seen:
+            raise ValueError(f"{label} names {name!r} twice; name every sample once.")
+        seen.add(name)
         dataset.index(name)
     return names
 

@@ -50,8 +50,9 @@ def timed_ablation(
     window
         Length D of the ablation in epochs.
     every
-        A window starts every so many epochs, from epoch 0 to the last that fits. All windows advance in one batch: it
-        holds the weights of (sources + 1) x windows x seeds runs.
+        A window starts every so many epochs, from epoch 0 to the last that fits. Under plain full-batch descent all
+        windows advance in one batch, which holds the weights of (sources + 1) x windows x seeds runs; otherwise one
+        window after the other, each from the state that the optimiser had.
 
     Returns
     -------

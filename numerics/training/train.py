@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.errors import TrainingDiverged
-from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.checkpoints import ModuleCheckpoints, refuse_masked
 from numerics.models.linear import Checkpoints
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked, Queries
@@ -244,6 +244,7 @@ def sample_weights(
     name: str, value: ArrayLike, n_samples: int, config: TrainingConfig
 ) -> Float[np.ndarray, "*epochs n"]:
     """Return checked sample weights, shape (N,) or (epochs, N)."""
+    refuse_masked(name, value)
     beta = checks.nonnegative(name, value)
     if beta.shape not in ((n_samples,), (config.epochs, n_samples)):
         raise ValueError(

@@ -1,9 +1,9 @@
-r"""Influence as the derivative of a whole training run: how the losses along gradient descent depend on sample weights.
+r"""Influence as the derivative of a whole training run: how the losses along descent depend on sample weights.
 
 .. math:: I_{ij}(t) = \frac{d \ell_j(w_t)}{d \beta_i}, \qquad
     I_{ij}(u, t) = \frac{d \ell_j(w_t)}{d \beta_i(u)} , \qquad I_{ij}(t) = \sum_{u < t} I_{ij}(u, t) ,
 
-where beta_i(u) is the weight of sample i in the step from epoch u to u + 1 alone: the exact derivative of what
+where beta_i(u) is the weight of sample i in the steps from epoch u to u + 1 alone: the exact derivative of what
 `retrain` computes, and the counterpart in simulation of `theory.exposure_kernel`. Negative = sample i helps query j.
 """
 
@@ -61,13 +61,17 @@ def unrolled_influence(
     dataset
         Training set; all its weights are 1 where the derivative is taken.
     config
-        Settings of gradient descent; the paper's if not given. The influence is returned at its checkpoints.
+        Settings of training; the paper's if not given. The influence is returned at its checkpoints. Mini-batches,
+        schedules, `SGD` with momentum and weight decay, `Adam` and `AdamW` are differentiated, and any `Optimiser` that
+        says its ``jacobian``. Adam divides by the size of gradients, and where these nearly vanish its steps bend
+        sharply: its derivative is exact, but predicts retraining only for changes of weight far below 1.
     exposure_every
         Also resolve *when* a source is seen, in stretches of so many epochs; 1 resolves every epoch.
     sources
         Names of the samples whose weights change; all of them if not given.
     queries
-        Samples whose loss is asked for; the training set if not given.
+        What is asked, as for `train`: samples whose loss is meant, a `Query`, or functions of the parameters by name;
+        the training set if not given.
     model, initial, w1, w2
         As for `train`.
     progress
@@ -80,13 +84,15 @@ def unrolled_influence(
         source, query): the part due to the epochs u of the stretch that begins at ``exposure``, of which the parts of
         all stretches sum to the whole; 0 for those later than the epoch. The array itself takes 8 bytes x stretches x
         checkpoints x sources x queries: 0.5 GB for every epoch of the paper's run at all its checkpoints. Beyond it
-        the work holds the smaller of stretches x sources and checkpoints x queries vectors of the size of the weights,
-        and 2 sqrt(epochs) copies of the weights.
+        the work holds the smaller of stretches x sources and checkpoints x queries vectors of the size of the weights
+        and the optimiser's memory, and 2 sqrt(steps) copies of these.
 
     Raises
     ------
     TrainingDiverged
         If a loss is not finite at a checkpoint.
+    NotDifferentiable
+        If the optimiser has no derivative; the message names it.
     ValueError, KeyError
         As for `leave_one_out`.
 

@@ -32,6 +32,7 @@ from numerics import (
     sample,
     train,
 )
+from numerics.sampling.settings import ChainSettings
 from theory import hierarchical_dataset
 
 pytestmark = [
@@ -79,7 +80,7 @@ def noise_of_first_chain(checkpoint, steps):
     """Return the normal numbers of our first chain of seed 0, a pair (W_1, W_2) for each step."""
     recorded = numerics.sampling.plan.Recorded(DATA)
     settings = (1, steps, 0, 1, None, None, 0, torch.float64, "cpu")
-    plan = numerics.sampling.sample.make_plan(DATA, recorded, checkpoint, ALGORITHM_1, *settings)
+    plan = numerics.sampling.sample.make_plan(DATA, recorded, checkpoint, ALGORITHM_1, ChainSettings(*settings))
     generator = numerics.sampling.chains._generator(plan, 0)
     rows = torch.cat([torch.empty(4, D, dtype=torch.float64).normal_(generator=generator) for _ in range(steps // 4)])
     return [(row[:400].view(50, 8), row[400:].view(15, 50)) for row in rows]

@@ -10,8 +10,26 @@ from any_module import MEASURES, MODULES, make
 
 import numerics
 
-# Measures whose numbers are random, or whose reference is brute force that is tested beside them; each says where.
-ELSEWHERE: dict[str, str] = {}
+# Functions of a data set that are no measure of modules, or whose reference is brute force or chance: each says where
+# it is tested. A wing that has a slow reference of its own adds a Measure to tests/any_module.py instead.
+ELSEWHERE = {
+    "bayesian_influence": "moments of chains: tests/numerics/sampling/test_bayesian_influence.py",
+    "branching_epochs": "reads representations that hidden_representations made",
+    "estimate_learning_coefficient": "moments of chains: tests/numerics/learning_coefficients/test_estimate.py",
+    "gaussian_learning_coefficient": "the spectrum of hessian_matrix: tests/numerics/learning_coefficients",
+    "gradient_flow": "of linear networks alone",
+    "hidden_representations": "a forward pass: tests/numerics/test_embedding.py",
+    "initial_weights": "of linear networks alone",
+    "leave_group_out": "retraining is its own reference: tests/numerics/training/test_retraining.py",
+    "leave_one_out": "retraining is its own reference: tests/numerics/training/test_retraining.py",
+    "representation_embedding": "reads representations that hidden_representations made",
+    "retrain": "retraining is its own reference: tests/numerics/training/test_retraining.py",
+    "sample": "chains: tests/numerics/sampling/test_module_target.py",
+    "sweep": "runs of sample: tests/numerics/fleets/test_sweep.py",
+    "timed_ablation": "retraining is its own reference: tests/numerics/training/test_retraining.py",
+    "train": "against torch.optim: tests/numerics/training/test_module_training.py",
+    "unrolled_influence": "against finite differences of training: tests/numerics/training/test_unrolled_influence.py",
+}
 DTYPES = [torch.float64, torch.float32]
 
 
@@ -45,6 +63,7 @@ def test_every_public_measure_has_its_row():
     missing = set(measures()) - set(MEASURES) - set(ELSEWHERE)
     assert not missing, f"give {sorted(missing)} an entry in MEASURES of tests/any_module.py, or say where it is tested"
     assert not set(MEASURES) & set(ELSEWHERE)
+    assert set(MEASURES) | set(ELSEWHERE) <= set(numerics.__all__)
 
 
 def test_refusals_are_sentences_of_measures():

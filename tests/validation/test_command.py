@@ -60,7 +60,7 @@ def test_the_command_fails_when_a_claim_does(monkeypatch):
 def test_quick_leaves_out_what_takes_minutes(monkeypatch):
     seen = {}
 
-    def run(console, settings, claims, dataset, *, whole):
+    def run(console, settings, claims, reading, *, whole):
         seen.update(claims=claims, whole=whole)
         return validation.run_ledger("nothing", validation.ToyExperiment())
 
@@ -164,6 +164,9 @@ def test_own_data_are_cross_checked_with_a_report(tmp_path, monkeypatch):
     [
         ("x1,y1\n2,1\n0,1\n", "X^T X differs from I by 3"),
         ("x1,y1\n1,one\n", "line 2, column y1: 'one' is not a number"),
+        ("x1,y1\n1,2\n", "the data set has one sample, but influence on another needs two"),
+        ("x1,x2,y1\n1,0,1e300\n0,1,1e300\n", "the largest target is 1e+300, and its powers overflow"),
+        ("x1,x2,y1\n1,0,1\n0,1,0\n", "without sample 'sample-0' too little is left to learn"),
     ],
 )
 def test_own_data_that_do_not_fit_are_refused(tmp_path, text, sentence):
@@ -179,3 +182,23 @@ def test_choosing_claims_and_own_data_do_not_go_together(tmp_path):
         result = run_command("--data", tmp_path / "own.npz", *more)
         assert result.exit_code == 2
         assert "choose claims about the toy model" in words(result)
+
+
+def test_what_was_read_is_said_and_columns_go_with_data(tmp_path):
+    (tmp_path / "own.csv").write_text("pet;legs;age;speed\ndog;1,0;7;2\ncat;1,0;9;3\n")
+    result = run_command("--data", tmp_path / "own.csv", "--inputs", "legs", "--targets", "speed", "--names", "pet")
+    assert result.exit_code == 2
+    assert "(separated by semicolons, decimal commas): inputs legs; targets speed; names pet; left out age." in words(
+        result
+    )
+    assert "X^T X differs from I" in words(result)
+    result = run_command("--inputs", "legs")
+    assert result.exit_code == 2
+    assert "say what the columns of --data are; give it too" in words(result)
+
+
+def test_claims_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "my_claims.py").write_text("1 / 0")
+    result = run_command("--claims", tmp_path / "my_claims.py")
+    assert result.exit_code == 2
+    assert "ZeroDivisionError in line 1: division by zero" in words(result)

@@ -115,10 +115,10 @@ def test_measures_without_correlation_are_marked(monkeypatch):
 
 def test_hessians_that_would_take_minutes_are_left_out():
     wide = random_data(n=60, p=3, o=40)
-    from validation.cross_check import _too_large
+    from validation.cross_check import too_large
 
-    assert _too_large(random_data(), settings_for(random_data())) == set()
-    names = _too_large(wide, settings_for(wide))
+    assert too_large(random_data(), settings_for(random_data())) == set()
+    names = too_large(wide, settings_for(wide))
     assert names == {"Hessian, damping gamma / n_beta", "Hessian c=0.1"}
 
 

@@ -4,29 +4,17 @@ A fault replaces one function or method by a wrong one, in every module that has
 claim named beside it changes to fails; a fault that nothing catches would be a missing claim.
 """
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+from planting import Fault, clear_kept_results, planted
 
 import theory
 from numerics import Checkpoints
 from validation import ToyExperiment, Verdict, run_claim, select_claims
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A wrong version of the function ``target`` ("module:name", or "module:class.method"), made from the right one."""
-
-    name: str
-    target: str
-    wrong: Callable
-    claim: str
-    slow: bool = False
 
 
 def scaled(factor):
@@ -381,30 +369,6 @@ FAULTS = (
     Fault("embedding that loses axes", "numerics.embedding:representation_embedding",
           lambda right: lambda d, c, *, dims: right(d, c, dims=dims - 6), "hidden-distances"),
 )  # fmt: skip
-
-
-def planted(monkeypatch, fault):
-    """Put the wrong function in the place of the right one, wherever it has been imported."""
-    module, _, path = fault.target.partition(":")
-    owner = import_module(module)
-    *outer, name = path.split(".")
-    for part in outer:
-        owner = getattr(owner, part)
-    right = getattr(owner, name)
-    wrong = fault.wrong(right)
-    monkeypatch.setattr(owner, name, wrong)
-    for module_name, loaded in list(sys.modules.items()):
-        ours = module_name.split(".")[0] in ("theory", "numerics", "validation")
-        if ours and not outer and getattr(loaded, name, None) is right:
-            monkeypatch.setattr(loaded, name, wrong)
-
-
-def clear_kept_results():
-    """Forget what is kept between runs: a planted fault must not find the results of the right function."""
-    for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "validation"]:
-        for value in vars(module).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from validation.charts import Plot, curves
 from validation.page import write_html
 from validation.page.parts import mathematics
 from validation.paper_sentences import SENTENCES
-from validation.registry import Check, numerics, retraining, theory
+from validation.registry import Check, Reading, numerics, retraining, theory
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def made_up(name, check, corrected=""):
+def made_up(name, check, corrected="", readings=()):
     plot = Plot("A <title> & more", "x", "y", curves(np.arange(3), a=[1, 2, 3]))
 
     def measure(_):
@@ -28,7 +28,7 @@ def made_up(name, check, corrected=""):
         yield plot
 
     ways = (theory("x^2 < 1"), numerics("b"), retraining("c"))
-    return Claim(name, 'A statement with <tags> & "quotes".', "ours", ways, "metric", measure, corrected)
+    return Claim(name, 'A statement with <tags> & "quotes".', "ours", ways, "metric", measure, corrected, readings)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,12 @@ def page(tmp_path_factory):
         *select_claims(["singular-structure", "mode-strengths", "printed-initial", "closed-form-loo"]),
         made_up("it-fails", Check("q", 3.0, high=2.0, why="because <so>")),
         made_up("who-knows", Check("q", 1.0, high=2.0, why="because", error=1.0)),
-        made_up("wrong-in-print", Check("q", np.inf, low=2.0, why="because"), corrected="what <holds>"),
+        made_up(
+            "wrong-in-print",
+            Check("q", np.inf, low=2.0, why="because", reading="as <it> stands"),
+            "what <holds>",
+            (Reading("as <it> stands"),),
+        ),
     ]
     measures = ["LOO closed form", "sample-weight", "LOO retrained", "kernel"]
     ledger = run_ledger("A <report>", ToyExperiment(), claims=claims, pairs=PAIRS[:2], measures=measures)
@@ -86,7 +91,7 @@ def test_the_page_asks_for_nothing_outside_itself(page):
 
 def test_every_claim_is_there_with_its_verdict_and_links_find_it(page):
     found = outline(page)
-    assert found.verdicts == ["holds", "holds", "refuted", "holds", "fails", "inconclusive", "refuted"]
+    assert found.verdicts == ["holds", "holds", "depends", "holds", "fails", "inconclusive", "wrong"]
     assert len(set(found.ids)) == len(found.ids)
     inside = {target[1:] for target in found.targets if target.startswith("#")}
     assert inside & set(found.ids) >= {"it-fails", "closed-form-loo"}
@@ -107,6 +112,10 @@ def test_text_is_escaped_and_every_part_present(page):
         "Measures of influence",
         "Pairs of measures",
         "What holds instead.",
+        "<b>wrong</b>: as &lt;it&gt; stands",
+        "<b>right</b>: weights that start balanced",
+        "<blockquote>",
+        "smallest fault",
         "x<sup>2</sup> &lt; 1",
     ):
         assert word in text
@@ -140,12 +149,13 @@ addEventListener('load', () => {
   const visible = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.offsetParent !== null);
   const shown = () => visible('article').map((a) => a.id);
   const press = (verdict) => document.querySelector(`nav button[data-verdict=${verdict}]`).click();
-  const found = { wrong, all: shown() };
+  const found = { errors: wrong, all: shown() };
   const pictures = [...document.images];
   found.pictures = pictures.length;
   const drawn = (i) => i.complete && i.naturalWidth > 0 && i.getBoundingClientRect().width > 100;
   found.visible = pictures.filter(drawn).length;
-  for (const verdict of ['fails', 'refuted', 'holds', 'inconclusive']) { press(verdict); found[verdict] = shown(); }
+  for (const verdict of ['fails', 'depends', 'wrong', 'holds',
+  'inconclusive']) { press(verdict); found[verdict] = shown(); }
   found.pressed = [...document.querySelectorAll('nav button[aria-pressed=true]')].map((b) => b.dataset.verdict);
   found.headings = visible('section.family h2').length;
   location.hash = '#it-fails';
@@ -190,11 +200,12 @@ def test_a_browser_shows_every_figure_filters_by_verdict_and_logs_no_error(page,
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', result.stdout, re.DOTALL)[1])
     everything = ["singular-structure", "mode-strengths", "printed-initial-strength", "closed-form-loo"]
     everything += ["it-fails", "who-knows", "wrong-in-print"]
-    assert found["wrong"] == []
+    assert found["errors"] == []
     assert found["all"] == everything
     assert found["pictures"] == found["visible"] == 10
     assert found["fails"] == ["it-fails"]
-    assert found["refuted"] == ["printed-initial-strength", "wrong-in-print"]
+    assert found["depends"] == ["printed-initial-strength"]
+    assert found["wrong"] == ["wrong-in-print"]
     assert found["holds"] == ["singular-structure", "mode-strengths", "closed-form-loo"]
     assert found["inconclusive"] == ["who-knows"]
     assert found["pressed"] == ["inconclusive"]

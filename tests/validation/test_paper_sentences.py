@@ -1,7 +1,7 @@
 """The paper's sentences: each is tested by claims that exist, or says why not."""
 
 from validation import all_claims
-from validation.paper_sentences import SENTENCES
+from validation.paper_sentences import SENTENCES, quotes
 
 
 def test_every_sentence_has_claims_that_exist_or_a_reason():
@@ -28,3 +28,8 @@ def test_every_claim_about_the_paper_is_tied_to_one_of_its_sentences():
             assert claim.identifier in used, claim.identifier
         if claim.corrected:
             assert claim.identifier in used, claim.identifier
+
+
+def test_quotes_are_the_sentences_of_a_claim():
+    assert [s.section for s in quotes("sign-flips")] == ["2.3"]
+    assert quotes("no-such-claim") == ()

@@ -53,7 +53,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_names_the_rest():
 
 
 def test_an_interrupted_matrix_is_unfinished_too(monkeypatch):
-    monkeypatch.setattr("validation.runner.correlations", lambda *_: interrupting(None))
+    monkeypatch.setattr("validation.runner.correlations", lambda *_, **__: interrupting(None))
     ledger = run_ledger("A run", ToyExperiment(), claims=[holding("one")], measures=["LOO closed form"])
     assert ledger.matrix is None
     assert ledger.unfinished == ("correlations of all measures",)
@@ -64,6 +64,10 @@ def test_counts_and_failure_come_from_pairs_and_claims():
     assert ledger.verdicts == {Verdict.HOLDS: 1, Verdict.FAILS: 1}
     assert ledger.failed
     assert not ledger_of(holding("one")).failed
+    unsure = ledger_of(claim_of("three", lambda _: [Check("q", 1.0, high=2.0, error=1.0)]))
+    assert unsure.inconclusive
+    assert not unsure.failed
+    assert not ledger.inconclusive
 
 
 def test_json_has_everything_and_no_nan(tmp_path):
@@ -79,7 +83,9 @@ def test_json_has_everything_and_no_nan(tmp_path):
     assert document["unfinished"] == ["three"]
     assert [c["id"] for c in document["claims"]] == ["one", "two"]
     assert document["claims"][0]["checks"][0] == {
-        "quantity": "q", "measured": 1.0, "low": None, "high": 2.0, "why": "because", "error": 0.0, "verdict": "holds",
+        "quantity": "q", "measured": 1.0, "low": None, "high": 2.0, "why": "because", "error": 0.0, "reading": "",
+        "roomy": "",
+        "verdict": "holds", "use": 0.5,
     }  # fmt: skip
     assert document["claims"][1]["checks"][0]["measured"] is None
     assert document["claims"][1]["corrected"] == "what holds"
@@ -99,7 +105,14 @@ def test_the_tables_name_everything():
     pairs = [p for p in PAIRS if p.measure in ("LOO closed form", "paper-P1") and p.reference != "derivative retrained"]
     ledger = ledger_of(*claims, pairs=pairs)
     text = printed(ledger, details=False)
-    for word in ("closed-form-loo", "≠ refuted as printed", "LOO closed form", "Pearson", "expected, and why", "2/2"):
+    for word in (
+        "closed-form-loo",
+        "≷ depends on the reading",
+        "LOO closed form",
+        "Pearson",
+        "expected, and why",
+        "3/3",
+    ):
         assert word in text
     assert "what holds instead" not in text
     assert "what holds instead" in printed(ledger, details=True)

@@ -131,7 +131,7 @@ def linear_network_run(w1: ArrayLike, w2: ArrayLike, syx: ArrayLike, t: ArrayLik
     errors = np.full(len(distinct), np.nan)
     finite = distinct[np.isfinite(distinct)]
     errors[: len(finite)] = flow.errors_at(finite)
-    return LinearNetworkRun(_maps(flow, t), flow.method, flow.imbalance, errors[position.reshape(t.shape)])
+    return LinearNetworkRun(_maps(flow, t), flow.method, flow.imbalance, np.asarray(errors[position.reshape(t.shape)]))
 
 
 def _maps(flow: NetworkFlow, t: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t o p"]:

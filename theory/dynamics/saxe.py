@@ -182,7 +182,7 @@ def half_rise_time(s: ArrayLike, g0: ArrayLike, tau: float) -> Float[np.ndarray,
             "half_rise_time needs 0 < g0 <= s / 2: a mode above half its singular value never rises to it."
         )
     with np.errstate(over="ignore"):
-        beyond = (s - g0 - g0) / g0  # s - 2 g0 is exact near s / 2, where the logarithm vanishes with it
+        beyond = (s - 2 * g0) / g0  # s - 2 g0 is exact near s / 2, where the logarithm vanishes with it
         logarithm = np.where(np.isfinite(beyond), np.log1p(beyond), np.log(s) - np.log(g0))
     return product(0.5, tau, logarithm, over=(s,))
 

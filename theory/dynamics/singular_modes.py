@@ -24,8 +24,12 @@ def degenerate_blocks(s: ArrayLike, *, tolerance: float) -> list[slice]:
         raise ValueError(f"singular values must be in descending order, but they are {s}.")
     if s.size == 0:
         return []
-    starts = np.flatnonzero(np.diff(s, prepend=np.inf) < -float(checks.nonnegative("tolerance", tolerance)) * s[0])
+    starts = np.flatnonzero(np.diff(s, prepend=np.inf) < -_tolerance(tolerance) * s[0])
     return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(s)], strict=True)]
+
+
+def _tolerance(value: float) -> float:
+    return float(checks.nonnegative("tolerance", checks.array("tolerance", value, ndim=0)))
 
 
 def singular_modes(
@@ -58,7 +62,7 @@ def augmented_eigenbasis(
     """
     u, s, vt = np.linalg.svd(c, full_matrices=True)
     rounding = 8 * np.finfo(float).eps * max(c.shape)
-    relative = rounding if tolerance is None else max(rounding, float(checks.nonnegative("tolerance", tolerance)))
+    relative = rounding if tolerance is None else max(rounding, _tolerance(tolerance))
     rank = int(np.sum(s > rounding * s[0]))
     s, v = s[:rank], vt.T
     for block in degenerate_blocks(s, tolerance=relative):

@@ -25,10 +25,11 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from theory import checks
+from theory.arithmetic import product
 from theory.dynamics.saxe import Modes
 from theory.hierarchy import Dataset, checked_dataset
 from theory.influence.mode_response import logistic_denominator
-from theory.influence.trajectory import ModeCoordinates, in_modes, resolve_modes
+from theory.influence.trajectory import ModeCoordinates, Scaled, in_modes, in_units, resolve_modes
 from theory.trajectories import labelled_array
 
 __all__ = ["exposure_kernel"]
@@ -93,8 +94,9 @@ def exposure_kernel(
     asked = dataset.asked(queries)
     modes = resolve_modes(dataset, g0, "sample-weight")
     names, rows = dataset.chosen(sources)
-    source = in_modes(modes, dataset, rows)
-    query = in_modes(modes, asked, list(range(len(asked))))
+    scaled, from_start = in_units(modes, t, tau), in_units(modes, u, tau).times
+    source = in_modes(modes, dataset, rows, scaled.unit)
+    query = in_modes(modes, asked, list(range(len(asked))), scaled.unit)
 
     values = np.zeros((len(u), len(t), len(names), len(asked)))
     r = len(modes.values)
@@ -102,7 +104,8 @@ def exposure_kernel(
     for k, exposure in enumerate(u):
         for begin in range(int(np.searchsorted(t, exposure)), len(t), piece):
             later = slice(begin, begin + piece)
-            values[k, later] = _propagate(modes, source, query, float(exposure), t[later], tau)
+            values[k, later] = _propagate(scaled, source, query, float(from_start[k]), scaled.times[later])
+    values = checks.representable("the influence", product(values, scaled.unit, scaled.unit, scaled.unit, over=(tau,)))
     attrs = {
         "formula": "exposure kernel",
         "tau": tau,
@@ -115,13 +118,13 @@ def exposure_kernel(
 
 
 def _propagate(
-    modes: Modes, source: ModeCoordinates, query: ModeCoordinates, u: float, t: Float[np.ndarray, " t"], tau: float
+    modes: Scaled, source: ModeCoordinates, query: ModeCoordinates, u: float, t: Float[np.ndarray, " t"]
 ) -> Float[np.ndarray, "t n m"]:
-    """Return the kernel from one exposure time to later times."""
-    s, g0 = modes.values, modes.initial_strengths
-    before, after = logistic_denominator(np.array(u), s, g0, tau), logistic_denominator(t, s, g0, tau)
+    """Return the kernel from one exposure time to later times, for tau = 1."""
+    s, g0 = modes.values, modes.strengths
+    before, after = logistic_denominator(np.array(u), s, g0, 1.0), logistic_denominator(t, s, g0, 1.0)
     g_u, g_t = g0 / before, g0 / after
-    decay = np.exp(-s * (t[:, None] - u) / tau)
+    decay = np.exp(-s * (t[:, None] - u))
     grown = decay * before / after  # sqrt of H(t) / H(u), mode by mode
     symmetric = (g_u[:, None] + g_u) * grown[:, :, None] * grown[:, None, :]
     skew = (g_t[:, :, None] + g_t[:, None, :]) * decay[:, :, None] * decay[:, None, :]
@@ -137,4 +140,4 @@ def _propagate(
     right = np.einsum("ia,ta,tja->tij", error, outside, residual, optimize=True)
     influence -= left * (source.target_perp @ query.target_perp.T)
     influence += right * (source.input_perp @ query.input_perp.T)
-    return influence / tau
+    return influence

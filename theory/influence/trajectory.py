@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from theory import checks
+from theory.arithmetic import product
 from theory.dynamics.saxe import Modes
 from theory.dynamics.singular_modes import singular_modes
 from theory.hierarchy import Dataset, checked_dataset
@@ -127,17 +128,18 @@ def influence_trajectory(
     queries = dataset.asked(queries)
     names, rows = dataset.chosen(sources)
     modes = resolve_modes(dataset, g0, formula)
-    asked = in_modes(modes, queries, list(range(len(queries))))
+    scaled = in_units(modes, times, tau)
+    asked = in_modes(modes, queries, list(range(len(queries))), scaled.unit)
 
     # Modes with equal singular value and strength share their kernels: a tree has few different ones.
-    distinct, group = np.unique(np.stack([-modes.values, modes.initial_strengths]), axis=1, return_inverse=True)
+    distinct, group = np.unique(np.stack([-scaled.values, scaled.strengths]), axis=1, return_inverse=True)
     values = np.empty((len(times), len(names), len(queries)))
     largest = len(modes.values) * max(len(modes.values), len(queries))
     together = max(1, min(len(names), _CHUNK // largest))
     piece = max(1, _CHUNK // (together * largest))
     blocks = [slice(i, i + together) for i in range(0, len(names), together)]
-    perturbed = [in_modes(modes, dataset, rows[block]) for block in blocks]
-    kernels = response_kernels(formula, times, -distinct[0], distinct[1], tau, piece=piece)
+    perturbed = [in_modes(modes, dataset, rows[block], scaled.unit) for block in blocks]
+    kernels = response_kernels(formula, scaled.times, -distinct[0], distinct[1], 1.0, piece=piece)
     for first, some in zip(range(0, len(times), piece), kernels, strict=True):
         expanded = _expand(some, group.ravel())
         for block, source in zip(blocks, perturbed, strict=True):
@@ -149,6 +151,8 @@ def influence_trajectory(
         "long_name": "influence (negative = helps)",
         "units": "loss per sample weight",
     }
+    with np.errstate(over="ignore"):
+        values = checks.representable("the influence", values * scaled.unit * scaled.unit)
     return trajectory(values, times, names, queries.names, attrs=attrs)
 
 
@@ -199,9 +203,30 @@ class ModeCoordinates:
     target_perp: Float[np.ndarray, "n o"]
 
 
-def in_modes(modes: Modes, dataset: Dataset, rows: list[int]) -> ModeCoordinates:
-    """Return the samples in `rows` in the basis of `modes`."""
-    x, y = dataset.inputs[rows], dataset.targets[rows]
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Modes and times in units in which the largest singular value is near one, so that no product leaves the range.
+
+    The unit is a power of two: it changes no digit. Targets and strengths are in units of it, times in those of
+    tau / unit, and losses in those of its square.
+    """
+
+    unit: float
+    values: Float[np.ndarray, " r"]
+    strengths: Float[np.ndarray, " r"]
+    times: Float[np.ndarray, " t"]
+
+
+def in_units(modes: Modes, times: Float[np.ndarray, " t"], tau: float) -> Scaled:
+    """Return the modes' values and strengths, and times, in units of the largest singular value."""
+    unit = float(np.ldexp(1.0, int(np.frexp(modes.values[0])[1])))
+    clock = np.minimum(product(times, unit, over=(tau,)), 1e300)
+    return Scaled(unit, modes.values / unit, modes.initial_strengths / unit, clock)
+
+
+def in_modes(modes: Modes, dataset: Dataset, rows: list[int], unit: float = 1.0) -> ModeCoordinates:
+    """Return the samples in `rows` in the basis of `modes`, targets in units of `unit`."""
+    x, y = dataset.inputs[rows], dataset.targets[rows] / unit
     alpha, psi = x @ modes.right, y @ modes.left
     return ModeCoordinates(alpha, psi, x - alpha @ modes.right.T, y - psi @ modes.left.T)
 

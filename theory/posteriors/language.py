@@ -138,7 +138,8 @@ def gate_posterior(
     """
     theta = float(checks.array("theta", theta, ndim=0))
     gamma = checks.positive("localization", localization)
-    n_beta = float(checks.nonnegative("n_beta", n_beta))
+    n_beta = float(checks.nonnegative("n_beta", checks.array("n_beta", n_beta, ndim=0)))
+    share_repeated = float(checks.array("share_repeated", share_repeated, ndim=0))
     if not 0 <= share_repeated <= 1:
         raise ValueError(f"share_repeated is a share of the tokens, from 0 to 1, but {share_repeated} was given.")
     weights = 2 * np.array([share_repeated, 1 - share_repeated])
@@ -187,7 +188,7 @@ def bigram_covariance(
     size = len(logits)
     seen = checks.nonnegative("counts", checks.matrix("counts", counts, (size, size)))
     asked = _asked(tokens, size)
-    n_beta = float(checks.nonnegative("n_beta", n_beta))
+    n_beta = float(checks.nonnegative("n_beta", checks.array("n_beta", n_beta, ndim=0)))
     gamma = checks.positive("localization", localization)
     total = seen.sum()
     if total == 0:
@@ -203,7 +204,7 @@ def bigram_covariance(
 
 
 def _asked(tokens: ArrayLike, size: int) -> Int[np.ndarray, "m 2"]:
-    asked = np.asarray(tokens)
+    asked = checks.plain("tokens", tokens)
     if asked.ndim != 2 or asked.shape[1] != 2 or asked.dtype.kind not in "iu" or ((asked < 0) | (asked >= size)).any():
         raise ValueError(f"tokens must be pairs (predecessor, token) of whole numbers below {size}, shape (m, 2).")
     return asked.astype(np.int64)

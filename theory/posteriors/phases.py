@@ -94,13 +94,16 @@ def phase_weights(
     """
     sizes = np.asarray(checks.array("n", n))[..., None]
     sizes, loss, slope, power, offset = _expansion(sizes, losses, lambdas, multiplicities, constants)
-    # What all phases share goes first: it would cost digits, and counts for nothing.
-    loss, slope, offset = (a - a.min(axis=-1, keepdims=True) for a in (loss, slope, offset))
-    power = 1 + power - power.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # an excess that overflows is a weight of zero
-        excess = sizes * loss + _slow_terms(sizes, slope, power, offset)
-    least = checks.representable("the free energy of every phase", excess.min(axis=-1, keepdims=True))
-    return special.softmax(least - excess, axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = sizes * loss + _slow_terms(sizes, slope, power, offset)
+        if energy.size:
+            checks.representable("the free energy of every phase", energy.min(axis=-1))
+            # Term by term relative to the winner: what a phase shares with it would cost digits and counts for nothing.
+            winner = energy.argmin(axis=-1)[..., None]
+            terms = (a - np.take_along_axis(a, winner, axis=-1) for a in (loss, slope, power, offset))
+            loss, slope, power, offset = terms
+            energy = sizes * loss + _slow_terms(sizes, slope, 1 + power, offset)
+    return special.softmax(-energy, axis=-1)
 
 
 def _expansion(n: ArrayLike, *terms: ArrayLike) -> tuple[np.ndarray, ...]:
@@ -169,23 +172,34 @@ def transition_sample_size(
         )
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         c, shift = -delta_loss / delta_lambda, delta_constant / delta_lambda
-        excess = shift - (np.log(c) + 1)
-        n = np.where(np.isposinf(excess), np.inf, _larger_root(np.asarray(excess)) / c)
+        representable = (c > 0) & (c < np.inf)
+        log_c = np.where(representable, np.log(c), np.log(-delta_loss) - np.log(delta_lambda))
+        root = _larger_root(np.asarray(shift - (log_c + 1)))
+        n = np.where(representable, root / c, product(root, delta_lambda, over=(-delta_loss,)))
         n = np.where(np.isposinf(shift), product(delta_constant, over=(-delta_loss,)), n)  # log n counts for nothing
-        reached = checks.told_apart(float(c), float(np.exp(shift - 1))) if n.ndim == 0 else ()
     if n.ndim == 0 and np.isnan(n):
-        relation = "is" if reached[0] == reached[1] else "is not below"
         raise ValueError(
-            f"c = -delta_loss / delta_lambda = {reached[0]} {relation} {reached[1]}, so the phase of lower loss has "
-            "the lower free energy at every n and there is no transition."
+            f"c = -delta_loss / delta_lambda {_relation(float(c), float(log_c), float(shift))}, so the phase of lower "
+            "loss has the lower free energy at every n and there is no transition."
         )
     return n
+
+
+def _relation(c: float, log_c: float, shift: float) -> str:
+    """Say in which digits, or logarithms, c is not below exp(shift - 1)."""
+    with np.errstate(over="ignore", under="ignore"):
+        limit = float(np.exp(shift - 1))
+    if 0 < limit < np.inf and 0 < c < np.inf and c != limit:
+        return "= {} is not below {}".format(*checks.told_apart(c, limit))
+    return "has the logarithm {}, which is not below {}".format(*checks.told_apart(log_c, shift - 1))
 
 
 def _larger_root(excess: np.ndarray) -> np.ndarray:
     """Return y > 1 with y - 1 - log y = excess, nan where excess <= 0; that is -W_{-1}(-exp(-1 - excess))."""
     excess = np.where(excess > 0, excess, np.nan)
-    u = excess + np.sqrt(2 * excess)  # above the root, so that Newton's iteration on a convex function decreases to it
+    u = excess + np.sqrt(2) * np.sqrt(
+        excess
+    )  # above the root, so that Newton's iteration on a convex function decreases to it
     for _ in range(12):
         u = u - (u - np.log1p(u) - excess) * (1 + u) / u
     return np.asarray(1 + u)
@@ -333,10 +347,14 @@ def power_moments(
     s = 1 / (2 * k)
     with np.errstate(over="ignore", under="ignore"):
         x = (n**s * limit) ** (2 * k)
-    few = x < 1e-8  # the posterior is all but uniform, and ratios of the masses would be of numbers that underflow
+    few = x < 1e-20  # the posterior is all but uniform, and ratios of the masses would be of numbers that underflow
     mass, first, second = (special.gammainc(s + power, np.where(few, 1.0, x)) for power in range(3))
-    mean = np.where(few, x * s / (s + 1) * (1 - x / (s + 1) / (s + 2)), s * first / mass)
-    spread = np.where(few, x * x * s / (s + 1) ** 2 / (s + 2), s * (s + 1) * second / mass - mean**2)
+    small = np.where(few, x, 0.0)
+    mean = np.where(few, small * s / (s + 1) * (1 - small / (s + 1) / (s + 2)), s * first / mass)
+    late = np.where(few, 0.0, mean)
+    spread = np.where(few, small * small * s / (s + 1) ** 2 / (s + 2), s * (s + 1) * second / mass - late**2)
     with np.errstate(invalid="ignore"):
-        log_z = np.where(few, np.log(limit) - x * s / (s + 1), special.gammaln(1 + s) - s * np.log(n) + np.log(mass))
+        log_z = np.where(
+            few, np.log(limit) - small * s / (s + 1), special.gammaln(1 + s) - s * np.log(n) + np.log(mass)
+        )
     return np.asarray(log_z), np.asarray(mean), np.asarray(spread)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike
 from scipy import special
@@ -25,6 +25,8 @@ __all__ = ["TemperedPosterior", "tempered_posterior"]
 _ORDER = 12  # Clenshaw-Curtis intervals a cell and axis; every other node makes the embedded rule of the error estimate
 _START = 4  # cells an axis before refinement
 _MOST_SPREAD = 20.0  # a cell over which the density varies by more than e^20 is split whatever its error estimate
+_CLOSEST = (1 - np.cos(np.pi / _ORDER)) / 2  # distance of the two nodes at the end of a cell of width 1
+_FINEST = 2.0**-40  # of a box: a cell of this width over which the density moves in a single step holds a jump
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,9 @@ def tempered_posterior(
     Every box is covered by cells with tensor Clenshaw-Curtis rules, halved where the embedded rule disagrees, and where
     the log density could rise between nodes, by as much as it varies over the nodes, to a level that counts. Cells
     therefore thin out geometrically away from a peak, and a peak of width :math:`n^{-1/2}` costs of order log n cells.
-    Structure of the losses finer than the first mesh, 48 intervals an axis, must be announced through `points`.
+    Structure of the losses finer than the first mesh, 48 intervals an axis, must be announced through `points`. A loss
+    may jump at an edge of a box or of a cell: each side takes its value from inside. Elsewhere a jump in one dimension
+    is closed in on, and one in two dimensions exhausts the cells.
 
     Parameters
     ----------
@@ -116,8 +120,9 @@ def tempered_posterior(
     Raises
     ------
     ValueError
-        If a box is empty or overlaps another, a shape is wrong, a loss is not finite, or n_beta times the loss at the
-        peak is so large that its rounding exceeds `rtol`.
+        If a box is empty or overlaps another, a shape is wrong, or a loss is not finite; or if rounding exceeds `rtol`:
+        of n_beta times the loss at the peak, of a loss against its own variation, or of weights far from 0 against the
+        width of a peak. The sentence says what to subtract or to shift.
     RuntimeError
         If the tolerance is not reached with `max_cells` cells.
 
@@ -127,6 +132,9 @@ def tempered_posterior(
     >>> result.mean.round(6), result.covariance.round(6)
     (array([0.125]), array([[0.03125]]))
     """
+    checks.function("losses", losses)
+    if log_prior is not None:
+        checks.function("log_prior", log_prior)
     boxes = _checked_boxes(boxes)
     n_beta = checks.nonnegative("n_beta", n_beta)
     rtol, max_cells = checks.positive("rtol", rtol), checks.integer("max_cells", max_cells, at_least=1)
@@ -162,6 +170,14 @@ def _checked_boxes(boxes: ArrayLike) -> Float[np.ndarray, "k d 2"]:
         )
     if np.any(boxes[..., 0] >= boxes[..., 1]):
         raise ValueError("every box needs a lower limit below its upper limit.")
+    low, high = boxes[..., 0], boxes[..., 1]
+    coarse = (high - low) / _START * _CLOSEST < 4 * np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    if coarse.any():
+        phase, axis = (int(i) for i in np.argwhere(coarse)[0])
+        raise ValueError(
+            f"box {phase} reaches from {float(low[phase, axis])!r} to {float(high[phase, axis])!r}, too few doubles "
+            "for the quadrature's nodes; shift the weights so that the box lies near 0."
+        )
     overlap = np.minimum(boxes[:, None, :, 1], boxes[:, :, 1]) - np.maximum(boxes[:, None, :, 0], boxes[:, :, 0])
     pairs = np.argwhere(np.triu(np.all(overlap > 0, axis=-1), 1))
     if len(pairs):
@@ -170,7 +186,10 @@ def _checked_boxes(boxes: ArrayLike) -> Float[np.ndarray, "k d 2"]:
 
 
 def _checked_values(name: str, values: ArrayLike, n_points: int, ndim: int) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
+    values = checks.plain(f"what {name} returned", values)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must return real numbers, but the dtype is {values.dtype}.")
+    values = values.astype(np.float64, copy=False)
     if values.ndim != ndim or len(values) != n_points:
         wanted = f"({n_points}, m)" if ndim == 2 else f"({n_points},)"
         raise ValueError(f"{name} returned shape {values.shape} for {n_points} points; {wanted} is needed.")
@@ -209,10 +228,14 @@ def _integrate(
     nodes, fine, changes = _rules(d)
 
     def values_in(lower: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        w = lower[:, None] + width[:, None] * nodes
+        upper = lower + width
+        # inside by what rounding may put the edges apart: a loss that jumps there is asked on this side of it
+        inside = 2 * np.spacing(np.maximum(np.abs(lower), np.abs(upper)))
+        w = np.clip(lower[:, None] + width[:, None] * nodes, (lower + inside)[:, None], (upper - inside)[:, None])
         values, log_density = evaluate(w.reshape(-1, d))
         return values.reshape(len(w), len(nodes), -1), log_density.reshape(len(w), len(nodes))
 
+    box_width = np.diff(box)[:, 0]
     lower, width = _first_cells(box, points)
     values, log_density = values_in(lower, width)
     while True:
@@ -235,16 +258,25 @@ def _integrate(
 
         highest = log_density.max(axis=1)
         spread = highest - log_density.min(axis=1)
+        noise = _rounding(log_density[highest.argmax()], lower[highest.argmax()], width[highest.argmax()], rtol)
         counts = highest + spread + log_volume > top + np.log(z) + np.log(rtol) - np.log(1e3 * len(width))
         unresolved = counts & (spread > _MOST_SPREAD)
+        unresolved[unresolved] = ~_hold_jumps(log_density[unresolved], width[unresolved] / box_width)
         if error <= rtol and not unresolved.any():
             break
         # standard deviations, and with them the error estimates, mean nothing before the peak is resolved
         split = unresolved if unresolved.any() else errors.sum(axis=1) > rtol / (2 * len(width))
         if len(width) + split.sum() > max_cells:
+            worst = int(np.where(unresolved, spread + _MOST_SPREAD, errors.sum(axis=1)).argmax())
+            remedy = "give minima as points, narrower boxes, a larger rtol or more cells."
+            if _largest_step(log_density[worst : worst + 1])[0] > 0.9 * spread[worst] > 0:
+                remedy = (
+                    f"the density seems to jump near w = {lower[worst].tolist()}; put the jump on an edge of the boxes "
+                    "or on points, or make the losses continuous."
+                )
             raise RuntimeError(
-                f"the quadrature needs more than {max_cells} cells: its error estimate is {error:.2g}, not {rtol:.2g}; "
-                "give minima as points, narrower boxes, a larger rtol or more cells."
+                f"the quadrature needs more than {max_cells} cells: its error estimate is {error:.2g}, not "
+                f"{rtol:.2g}; {remedy}"
             )
         variation = np.stack(
             [np.ptp(log_density.reshape(-1, *[_ORDER + 1] * d), axis=1 + a).reshape(len(width), -1) for a in range(d)],
@@ -253,18 +285,91 @@ def _integrate(
         axis = np.where(unresolved[:, None], variation, errors).argmax(axis=1)[split]
         half = np.where(np.arange(d) == axis[:, None], width[split] / 2, width[split])
         second = lower[split] + np.where(half < width[split], half, 0.0)
+        _refuse_too_fine(lower[split], half, log_density[split])
         new_lower, new_width = np.concatenate([lower[split], second]), np.concatenate([half, half])
         new_values, new_log_density = values_in(new_lower, new_width)
         lower, width = np.concatenate([lower[~split], new_lower]), np.concatenate([width[~split], new_width])
         values = np.concatenate([values[~split], new_values])
         log_density = np.concatenate([log_density[~split], new_log_density])
+    deviation, level = np.sqrt(np.diag(covariance)), np.finfo(float).eps * np.abs(origin)
+    lost = np.divide(level, 2 * deviation, out=np.zeros_like(level), where=deviation > 8 * level)  # else it is constant
+    if lost.max(initial=0.0) > rtol:
+        i = int(lost.argmax())
+        raise ValueError(
+            f"loss {i} is about {origin[i]:.3g} and varies by {deviation[i]:.3g}, so rounding alone makes its moments "
+            f"wrong by {lost[i]:.2g}, more than rtol = {rtol:.2g}; subtract a constant from that loss, or raise rtol."
+        )
+    return float(top + np.log(z)), origin + off, covariance, error + noise + float(lost.max(initial=0.0))
+
+
+def _rounding(
+    log_density: Float[np.ndarray, " q"], lower: Float[np.ndarray, " d"], width: Float[np.ndarray, " d"], rtol: float
+) -> float:
+    """Return what rounding makes of the density at its peak, from the cell that holds it, refused above `rtol`.
+
+    Of the log density itself, 4 eps; and of the weights, half their spacing times the mean slope. Either is known once
+    the density varies by less than e^20 over the cell, or by no more than rounding.
+    """
+    top, spread = float(log_density.max()), float(np.ptp(log_density))
     noise = 4 * np.finfo(float).eps * abs(top)
+    if spread > max(_MOST_SPREAD, 4 * noise):
+        return 0.0
     if noise > rtol:
         raise ValueError(
             f"the log density at its peak is {top:.3g}, so rounding alone makes it wrong by {noise:.2g}, more than "
             f"rtol = {rtol:.2g}; subtract the smallest loss from the losses, or raise rtol."
         )
-    return float(top + np.log(z)), origin + off, covariance, error + noise
+    d = len(width)
+    density = np.exp(log_density - top).reshape([_ORDER + 1] * d)
+    shift = 0.0
+    for axis, (low, side) in enumerate(zip(lower, width, strict=True)):
+        spacing = float(np.spacing(max(abs(low), abs(low + side))))
+        # |dp| over p, summed over the nodes of the cell: the mean slope of log p times the distance of nodes
+        change = np.abs(np.diff(density, axis=axis)).sum() / density.sum() * _ORDER
+        shift += float(change / side) * spacing / 2
+    if shift > rtol:
+        raise ValueError(
+            f"the density peaks at w = {lower.tolist()} within {_listed(width)}, so near the spacing of doubles there "
+            f"that the rounding of w makes it wrong by {shift:.2g}, more than rtol = {rtol:.2g}; shift the weights so "
+            "that the peak lies at 0, or raise rtol."
+        )
+    return noise + shift
+
+
+def _refuse_too_fine(
+    lower: Float[np.ndarray, "c d"], width: Float[np.ndarray, "c d"], log_density: Float[np.ndarray, "c q"]
+) -> None:
+    """Refuse cells whose nodes would be closer than doubles are spaced there."""
+    spacing = np.spacing(np.maximum(np.abs(lower), np.abs(lower + width)))
+    fine = np.any(width * _CLOSEST < 4 * spacing, axis=1)
+    if not fine.any():
+        return
+    cell = int(np.flatnonzero(fine)[0])
+    what = f"the log density changes by {np.ptp(log_density[cell]):.3g} within {_listed(width[cell])} of w = "
+    raise ValueError(
+        f"{what}{lower[cell].tolist()}, which doubles do not resolve there; if that is a peak, shift the weights so "
+        "that it lies at 0, and if the losses jump there, put the jump on an edge of the boxes or on points."
+    )
+
+
+def _listed(width: Float[np.ndarray, " d"]) -> str:
+    return " x ".join(f"{side:.2g}" for side in width)
+
+
+def _largest_step(log_density: Float[np.ndarray, "c q"]) -> Float[np.ndarray, " c"]:
+    """Return the largest change of the log density from a node to its neighbour, in each cell."""
+    d = 1 if log_density.shape[1] == _ORDER + 1 else 2
+    grid = log_density.reshape(len(log_density), *[_ORDER + 1] * d)
+    steps = [np.abs(np.diff(grid, axis=1 + axis)).max(axis=tuple(range(1, d + 1))) for axis in range(d)]
+    return np.asarray(np.max(steps, axis=0))
+
+
+def _hold_jumps(
+    log_density: Float[np.ndarray, "c q"], relative_width: Float[np.ndarray, "c d"]
+) -> Bool[np.ndarray, " c"]:
+    """Whether nothing but a jump is left to resolve in cells: they are tiny, and all variation is in a single step."""
+    tiny = np.any(relative_width < _FINEST, axis=1)
+    return np.asarray(tiny & (_largest_step(log_density) > 0.999 * np.ptp(log_density, axis=1)))
 
 
 def _first_cells(

@@ -19,6 +19,8 @@ FAMILIES = {
     "mixtures": "Mixtures of phases",
     "phases": "Phase transitions",
     "learning_coefficient": "Learning coefficients",
+    "language": "Language models: influence between tokens",
+    "engines": "Workings: estimators, chains, engines",
     "sensitivity": "Beyond the paper's settings",
 }
 

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
+from numerics import (
+    MALA,
+    SGLD,
+    Checkpoints,
+    RMSPropSGLD,
+    StepSizeWarning,
+    estimate_learning_coefficient,
+    extrapolate_learning_coefficient,
+)
 from numerics.curvature.linear import hessian
-from theory import learning_coefficient, product_moments, tempered_posterior
+from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
 from validation.charts import Plot, Series, curves
-from validation.experiments.learning_coefficients import CoefficientSettings, measured_coefficients
 from validation.experiments.toy import ToyExperiment
-from validation.registry import Check, Cost, claim, numerics, theory
+from validation.registry import QUADRATURE, Check, Cost, Reading, claim, numerics, theory
 
 __all__: list[str] = []
+
+_LADDER = np.array([100.0, 1000.0])
+_CASES = (
+    ((2, 2, 2), 1),
+    ((3, 2, 3), 1),
+    ((4, 2, 3), 1),
+    ((4, 3, 4), 0),
+    ((4, 3, 4), 1),
+    ((4, 3, 4), 2),
+    ((5, 3, 5), 0),
+)
 
 
 @claim(
@@ -42,14 +63,17 @@ def smallest_networks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             rtol=1e-6 if rank == 0 else 1e-4,
         )
         found = float(n * exact.mean[0])
+        allowed = 1e-6 if rank == 0 else 1e-3
         correction = (multiplicity - 1) / (np.log(n) + np.log(81) + np.euler_gamma + 2 * np.log(2))
         yield Check(
             f"rank {rank}: n E[K] - (lambda - (m - 1) / (log n + c))",
             found - (float(value) - correction),
-            low=-0.01,
-            high=0.01,
-            why="c = log 81 + gamma + 2 log 2 on a square of side 3 for rank 0; corrections of order 1 / n and the "
-            "quadrature's 1e-4 for rank 1",
+            low=-allowed,
+            high=allowed,
+            why="c = log 81 + gamma + 2 log 2 on a square of side 3 for rank 0, exact up to e^-n, quadrature 1e-6; "
+            "corrections "
+            "of order 1 / n and the quadrature's 1e-4 for rank 1",
+            roomy=QUADRATURE,
         )
     n_values = np.geomspace(10.0, 1e8, 50)
     log_z = product_moments(n_values)[0]
@@ -109,46 +133,159 @@ def toy_coefficient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     )
 
 
+def _minimum(widths: tuple[int, int, int], rank: int) -> tuple[Dataset, Checkpoints]:
+    """Return data with mean loss 1/2 |W2 W1 - W*|^2, W* of the given rank, at the balanced minimum of least norm."""
+    p, h, o = widths
+    target = np.zeros((o, p))
+    w1, w2 = torch.zeros(1, h, p), torch.zeros(1, o, h)
+    for k in range(rank):
+        target[k, k] = w1[0, k, k] = w2[0, k, k] = 1
+    inputs = np.sqrt(p) * np.eye(p)
+    return Dataset(inputs, inputs @ target.T), Checkpoints(np.zeros(1), w1, w2)
+
+
+def _measured(
+    widths: tuple[int, int, int], rank: int, n_beta: float, *, length: float, seed: int
+) -> tuple[float, float, float]:
+    """Return the estimate at one temperature, its standard error and R-hat, by MALA with a pull of 1.
+
+    Curvatures reach (h^(1/2) + max(P, O)^(1/2))^2 for weights that spread by 1; the slowest direction relaxes in
+    2 / step, and chains draw for `length` of such times after 1.5 of them.
+    """
+    p, h, o = widths
+    steepest = (np.sqrt(h) + np.sqrt(max(p, o))) ** 2 + 2 * (rank > 0)
+    step = 4.0 / (n_beta * steepest + 1)
+    thin = max(1, int(length * 2 / step / 1000))
+    data, minimum = _minimum(widths, rank)
+    found = estimate_learning_coefficient(
+        data,
+        minimum,
+        MALA(step, n_beta, localization=1.0),
+        chains=32,
+        draws=int(length * 2 / step / thin),
+        burn_in=int(1.5 * 2 / step),
+        thin=thin,
+        seed=seed,
+    ).isel(epoch=0)
+    return tuple(float(found[name]) for name in ("learning_coefficient", "standard_error", "r_hat"))  # type: ignore[return-value]
+
+
+_SHORT, _LONG = "short steps, a tenth of SGLD's limit, a = 0.01", "long steps, at SGLD's limit, a = 0.1"
+
+
+@claim(
+    "rmsprop-against-sgld",
+    "RMSProp-SGLD is superior to vanilla SGLD for estimating the learning coefficient.",
+    source="paper C.2",
+    compares=(
+        theory("Aoyagi's formula"),
+        numerics("both samplers at equal step / a on 3-2-3 and 4-3-4 networks of rank 1"),
+    ),
+    metric="distance of the estimate from Aoyagi's coefficient, relative",
+    corrected="at long steps, where SGLD spreads too far along steep directions, it is the better one; at short steps "
+    "it keeps "
+    "a bias of 40 % that SGLD has not",
+    readings=(Reading(_SHORT), Reading(_LONG, right=True)),
+    cost=Cost.FULL,
+)
+def rmsprop_against_sgld(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+    """Estimate the coefficient of two networks with both samplers at a short and a long step."""
+    n_beta, shown = 1e3, []
+    for widths in ((3, 2, 3), (4, 3, 4)):
+        data, minimum = _minimum(widths, 1)
+        exact = float(learning_coefficient(widths, 1)[0])
+        for share, a, reading in ((0.1, 0.01, _SHORT), (1.0, 0.1, _LONG)):
+            step = share * 4 / (n_beta * 9)
+            results = []
+            for sampler in (
+                SGLD(step, n_beta, localization=1.0),
+                RMSPropSGLD(a * step, n_beta, localization=1.0, stability=a),
+            ):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", StepSizeWarning)  # the long step is at the limit on purpose
+                    found = estimate_learning_coefficient(
+                        data,
+                        minimum,
+                        sampler,
+                        chains=32,
+                        draws=3000,
+                        burn_in=1000,
+                        thin=2,
+                        seed=experiment.settings.seed,
+                    ).isel(epoch=0)
+                results.append([float(found[n]) / exact for n in ("learning_coefficient", "standard_error")])
+            (plain, plain_error), (adaptive, adaptive_error) = results
+            name = "-".join(map(str, widths))
+            less = abs(adaptive - 1) - abs(plain - 1)
+            yield Check(
+                f"{name}, {reading}: relative distance from {exact:g}, RMSProp-SGLD ({adaptive:.2f}) less SGLD "
+                f"({plain:.2f})",
+                less,
+                low=0.0 if reading == _SHORT else -np.inf,
+                high=np.inf if reading == _SHORT else 0.0,
+                why="negative where RMSProp-SGLD is the closer one",
+                error=float(np.hypot(plain_error, adaptive_error)),
+                reading=reading,
+                roomy="a sign is claimed" if abs(less) > 15 * float(np.hypot(plain_error, adaptive_error)) else "",
+            )
+            shown.append((f"{name}\n{'short' if reading == _SHORT else 'long'}", plain, adaptive))
+    labels = np.array([row[0] for row in shown])
+    yield Plot(
+        "Estimate over Aoyagi's coefficient",
+        "network and step",
+        "ratio",
+        (
+            Series("SGLD", labels, np.array([row[1] for row in shown]), style="bars"),
+            Series("RMSProp-SGLD", labels, np.array([row[2] for row in shown]), style="points"),
+        ),
+    )
+
+
 @claim(
     "measured-coefficients",
     "The learning coefficient measured by sampling is Aoyagi's, at widths where it varies with the rank.",
     source="paper C.2 (hyper-parameters selected by the known coefficient)",
-    compares=(theory("Aoyagi's formula"), numerics("MALA at two temperatures, extrapolated; eight cases")),
+    compares=(theory("Aoyagi's formula"), numerics("MALA at two temperatures, extrapolated; seven cases")),
     metric="distance in standard errors, and relative",
     cost=Cost.FULL,
 )
-def coefficients_by_sampling(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+def measured_coefficients(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Estimate the coefficient of small networks at singular minima of several ranks."""
-    found = measured_coefficients(CoefficientSettings(seed=experiment.settings.seed))
-    for case, row in ((case, found.sel(case=case)) for case in found["case"].values):
-        exact = float(row["exact"])
+    names, values, errors, known = [], [], [], []
+    for widths, rank in _CASES:
+        exact, multiplicity = learning_coefficient(widths, rank)
+        runs = [
+            _measured(widths, rank, n_beta, length=length, seed=2 * experiment.settings.seed + k)
+            for k, (n_beta, length) in enumerate(zip(_LADDER, (4.0, 0.5), strict=True))
+        ]
+        found = extrapolate_learning_coefficient(
+            _LADDER, np.array([r[0] for r in runs]), np.array([r[1] for r in runs]), multiplicity=multiplicity
+        )
+        names.append("-".join(map(str, widths)) + f"\nrank {rank}")
+        values.append(found.learning_coefficient)
+        errors.append(found.standard_error)
+        known.append(float(exact))
         yield Check(
-            f"{case}: measured / {exact:g}",
-            float(row["extrapolated"]) / exact,
+            f"{'-'.join(map(str, widths))}, rank {rank}: measured / {float(exact):g}",
+            found.learning_coefficient / float(exact),
             low=0.9,
             high=1.1,
             why="10 %: neighbouring ranks differ by more where it counts; the extrapolation leaves out 1 %",
-            error=float(row["extrapolated_error"]) / exact,
+            error=found.standard_error / float(exact),
         )
         yield Check(
-            f"{case}: largest R-hat",
-            float(row["r_hat"].max()),
+            f"{'-'.join(map(str, widths))}, rank {rank}: largest R-hat",
+            max(r[2] for r in runs),
             high=1.1,
             why="chains that have not forgotten their start would show more",
         )
-    positions = np.array([str(case).replace(", ", "\n") for case in found["case"].values])
+    positions = np.array(names)
     yield Plot(
         "Learning coefficient",
         "network",
         "lambda",
         (
-            Series(
-                "measured",
-                positions,
-                found["extrapolated"].values,
-                2 * found["extrapolated_error"].values,
-                style="bars",
-            ),
-            Series("Aoyagi", positions, found["exact"].values, style="points"),
+            Series("measured", positions, np.array(values), 2 * np.array(errors), style="bars"),
+            Series("Aoyagi", positions, np.array(known), style="points"),
         ),
     )

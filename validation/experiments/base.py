@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -62,8 +63,8 @@ class Settings:
         Settings of gradient descent.
     sampler
         Algorithm 1 and its hyper-parameters.
-    chains, draws
-        Chains per checkpoint and draws per chain.
+    chains, draws, burn_in
+        Chains per checkpoint, draws per chain, and steps before the first of them; none in the paper's Algorithm 1.
     damping
         Constants c of the damped Hessian and Gauss-Newton influence, in units of the largest absolute eigenvalue.
     window, every
@@ -78,6 +79,7 @@ class Settings:
     )
     chains: int = 4
     draws: int = 1000
+    burn_in: int = 0
     damping: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
     window: int = 100
     every: int = 200
@@ -113,14 +115,21 @@ class Experiment:
         self._variants: dict[Settings, Any] = {}
         self._reweighted: dict[float, xr.DataArray] = {}
 
-    def _with(self: AnyExperiment, settings: Settings) -> AnyExperiment:
+    def with_settings(self: AnyExperiment, settings: Settings) -> AnyExperiment:
+        """Return the same data under other settings, with nothing measured yet."""
         return type(self)(self.dataset, settings, self._announce)
+
+    def twin(self: AnyExperiment) -> AnyExperiment:
+        """Return a copy that shares what is measured so far, and whose measures may be replaced."""
+        result = copy(self)
+        result._variants, result._reweighted = dict(self._variants), dict(self._reweighted)
+        return result
 
     def variant(self: AnyExperiment, **training: Any) -> AnyExperiment:
         """Return the same experiment with other settings of gradient descent, kept for the next who asks."""
         settings = replace(self.settings, training=replace(self.settings.training, **training))
         if settings not in self._variants:
-            self._variants[settings] = self._with(settings)
+            self._variants[settings] = self.with_settings(settings)
         kept: AnyExperiment = self._variants[settings]
         return kept
 
@@ -298,6 +307,7 @@ class Experiment:
             s.sampler,
             chains=s.chains,
             draws=s.draws,
+            burn_in=s.burn_in,
             seed=s.seed,
             device=device,
             progress=progress,

@@ -7,7 +7,8 @@ formation; claims and figures take everything from it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -35,9 +36,18 @@ from numerics import (
     sample_tokens,
     token_samples,
 )
+from theory import steepest_gate
 from theory.trajectories import labelled_array
 
-__all__ = ["GROUPS_OF_PAIRS", "InductionRun", "InductionSettings", "induction_run"]
+__all__ = [
+    "GROUPS_OF_PAIRS",
+    "Counted",
+    "InductionRun",
+    "InductionSettings",
+    "formation_of",
+    "induction_run",
+    "uncounted",
+]
 
 # The three lines of the paper's Fig. 15, as classes of tokens.
 GROUPS_OF_PAIRS = {
@@ -45,6 +55,16 @@ GROUPS_OF_PAIRS = {
     "fresh - fresh": ("fresh", "fresh"),
     "fresh - repeated": ("fresh", "repeated"),
 }
+
+
+# What shows a long computation: called with a phrase and a number of steps, gives a function that counts steps done.
+Counted = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+
+
+@contextmanager
+def uncounted(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show nothing."""
+    yield lambda _: None
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ class InductionSettings:
     every: int = 25
     sequences: int = 8
     period: int = 32
-    around: tuple[int, ...] = (-300, -150, -100, -75, -50, -25, 0, 25, 50, 100, 200, 400)
+    around: tuple[int, ...] = (-300, -100, -50, -25, 0, 25, 50, 100, 200, 400)
     sampler: Sampler = field(default_factory=lambda: SGLD(step_size=1e-4, n_beta=1024.0, localization=5000.0))
     chains: int = 4
     draws: int = 200
@@ -126,12 +146,14 @@ class InductionRun:
         Called with a short phrase before each longer computation.
     device
         Where chains run.
+    counted
+        Called with a phrase and a number of steps, returns a context manager whose function counts steps done.
 
     Examples
     --------
     >>> run = InductionRun(InductionSettings.seeded(0, quick=True))
-    >>> run.checkpoints.epochs.tolist(), dict(run.influence.sizes)
-    ([0.0, 10.0, 20.0, 30.0, 40.0], {'epoch': 3, 'source': 2, 'query': 2})
+    >>> run.checkpoints.epochs.tolist(), run.sequences.ids.shape
+    ([0.0, 10.0, 20.0, 30.0, 40.0], (4, 16))
     """
 
     def __init__(
@@ -140,20 +162,22 @@ class InductionRun:
         folder: Path | None = None,
         announce: Callable[[str], object] | None = None,
         device: str = "cpu",
+        counted: Counted | None = None,
     ) -> None:
         self.settings = settings or InductionSettings()
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="stagewise-language-")
         self.folder = folder or Path(self._temporary.name if self._temporary else ".")
         self._announce = announce or (lambda _: None)
         self._device = device
+        self._counted = counted or uncounted
 
     @cached_property
     def training_loss(self) -> xr.DataArray:
         """Mean loss of the batch of every step, dims (step,)."""
         s = self.settings
-        self._announce("training a language model")
         module = CausalTransformer(s.model, seed=s.seed)
-        losses = pretrain(module, s.corpus, self.folder / "training", s.training, every=s.every)
+        with self._counted("training a language model", s.training.steps) as advance:
+            losses = pretrain(module, s.corpus, self.folder / "training", s.training, every=s.every, progress=advance)
         return labelled_array(losses, {"step": np.arange(len(losses))}, "loss", {"units": "nats"})
 
     @cached_property
@@ -211,24 +235,25 @@ class InductionRun:
         """Return draws at some steps with changed settings of the sampler, kept under a name of their own."""
         s = replace(self.settings, **changes)  # type: ignore[arg-type]
         corpus = s.corpus.batch(s.training.steps + 1, s.corpus_size)
-        return sample_tokens(
-            token_samples(corpus),
-            self.checkpoints.at(steps),
-            self.folder / name,
-            s.sampler,
-            recorded=token_samples(self.sequences.ids),
-            chains=s.chains,
-            draws=s.draws,
-            burn_in=s.burn_in,
-            batch_size=s.batch_size,
-            seed=s.seed,
-            device=self._device,
-        )
+        with self._counted("sampling the local posterior per token", s.chains * len(steps)) as advance:
+            return sample_tokens(
+                token_samples(corpus),
+                self.checkpoints.at(steps),
+                self.folder / name,
+                s.sampler,
+                recorded=token_samples(self.sequences.ids),
+                chains=s.chains,
+                draws=s.draws,
+                burn_in=s.burn_in,
+                batch_size=s.batch_size,
+                seed=s.seed,
+                device=self._device,
+                progress=advance,
+            )
 
     @cached_property
     def draws(self) -> TokenDraws:
         """Losses of every token of the repeated sequences at every draw."""
-        self._announce("sampling the local posterior per token")
         return self.draws_of("draws", self.sampled_steps)
 
     @property
@@ -245,6 +270,33 @@ class InductionRun:
     def influence(self) -> xr.Dataset:
         """Influence between repeated and fresh tokens of different sequences; see `class_influence`."""
         return self.influence_of(self.draws)
+
+
+def formation_of(run: InductionRun) -> xr.Dataset:
+    """Return what Figure 15 shows of a run: influence by kind of pair, losses, induction scores and the formation.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``correlation``, ``covariance`` and their ``_error`` (the larger of those by blocks and by chains), dims (pair,
+        epoch), at the sampled steps; ``loss_repeated``, ``loss_fresh``, dims (step,), and ``induction``, dims (step,
+        layer, head), at all checkpoints; ``formation`` (a step) and ``half_log_v`` (nats).
+    """
+    influence, found = run.influence, {}
+    for name in ("correlation", "covariance"):
+        errors = xr.apply_ufunc(np.fmax, influence[f"{name}_error"], influence[f"{name}_chain_error"])
+        for key, table in ((name, influence[name]), (f"{name}_error", errors)):
+            lines = [table.sel(source=a, query=b).values for a, b in GROUPS_OF_PAIRS.values()]
+            coords = {"pair": list(GROUPS_OF_PAIRS), "epoch": influence["epoch"].values}
+            found[key] = labelled_array(np.stack(lines), coords, key, influence.attrs)
+    steps = {"step": run.checkpoints.epochs}
+    for name in ("repeated", "fresh"):
+        found[f"loss_{name}"] = labelled_array(run.losses[name].values, steps, f"loss_{name}")
+    heads = {key: run.scores[key].values for key in ("layer", "head")}
+    found["induction"] = labelled_array(run.scores["induction"].values, steps | heads, "induction")
+    found["formation"] = labelled_array(run.formation, {}, "formation")
+    found["half_log_v"] = labelled_array(steepest_gate(run.settings.model.vocabulary)[1], {}, "half_log_v")
+    return xr.Dataset(found)
 
 
 @lru_cache(maxsize=8)

@@ -20,9 +20,11 @@ from numerics import RMSPropSGLD, TrainingConfig
 from theory import Dataset, checks
 from validation.experiments.base import Settings
 
-__all__ = ["refuse_unwhitened", "settings_for"]
+__all__ = ["refuse_unfit", "settings_for"]
 
 _TOY = 15**0.5  # largest singular value of the toy model
+_SMALLEST_UNIT = 1e-10  # of targets: chains are in float32, whose range ends at 1e38, and square gradients, unit^3
+_BURN_IN = 50  # steps; each keeps 1 - eps gamma / 2 = 3/4 of the way from the checkpoint to the mean
 _LONGEST = 40_000  # epochs
 
 
@@ -39,7 +41,8 @@ def settings_for(dataset: Dataset, *, seed: int = 0) -> Settings:
     Raises
     ------
     ValueError
-        If inputs are not whitened, or Y^T X is zero.
+        If there are fewer than two samples, inputs are not whitened, Y^T X is zero, or the units of the targets are so
+        large or small that their powers overflow.
 
     Examples
     --------
@@ -47,10 +50,8 @@ def settings_for(dataset: Dataset, *, seed: int = 0) -> Settings:
     >>> settings_for(hierarchical_dataset()).training.epochs
     10000
     """
-    refuse_unwhitened(dataset)
+    refuse_unfit(dataset)
     s = np.linalg.svd(dataset.syx, compute_uv=False)
-    if s[0] == 0:
-        raise ValueError("Y^T X is zero: targets do not depend on the inputs, so there is nothing to learn.")
     s = s[s > 1e-6 * s[0]]
     n, rank = len(dataset), len(s)
     c = float(s[0]) / _TOY
@@ -71,14 +72,33 @@ def settings_for(dataset: Dataset, *, seed: int = 0) -> Settings:
         localization=localization,
         stability=stability,
     )
-    return replace(Settings(training=training, sampler=sampler, seed=seed), every=2 * (epochs // 100))
+    settings = Settings(training=training, sampler=sampler, burn_in=_BURN_IN, seed=seed)
+    return replace(settings, every=2 * (epochs // 100))
 
 
-def refuse_unwhitened(dataset: Dataset) -> None:
-    """Raise a ValueError that says how to whiten, if inputs are not whitened."""
+def refuse_unfit(dataset: Dataset) -> None:
+    """Refuse, before any work, data that cannot be checked."""
+    if len(dataset) < 2:
+        raise ValueError("the data set has one sample, but influence on another needs two.")
     try:
         checks.whitened(dataset.inputs, needed_by="cross_check")
     except ValueError as error:
         raise ValueError(
             f"{error} validation.whiten(dataset) does it, and validation.save_dataset keeps the result for --data."
         ) from None
+    with np.errstate(over="ignore", invalid="ignore"):
+        syx = dataset.syx
+    largest = float(np.abs(dataset.targets).max())
+    if not np.isfinite(syx).all() or largest > 1 / _SMALLEST_UNIT:
+        raise ValueError(
+            f"the largest target is {largest:.3g}, and its powers overflow; divide all targets by it, which divides "
+            "every influence by its square."
+        )
+    strongest = float(np.linalg.svd(syx, compute_uv=False)[0])
+    if strongest <= 64 * np.finfo(float).eps * max(syx.shape) * largest:
+        raise ValueError("Y^T X is zero: targets do not depend on the inputs, so there is nothing to learn.")
+    if strongest < _SMALLEST_UNIT:
+        raise ValueError(
+            f"the largest singular value of Y^T X is {strongest:.3g}, and its powers underflow; multiply all targets "
+            f"by {1 / strongest:.1g}, which multiplies every influence by its square."
+        )

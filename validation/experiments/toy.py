@@ -76,7 +76,8 @@ class ToyExperiment(Experiment):
     def __init__(self, settings: Settings | None = None, announce: Callable[[str], object] | None = None) -> None:
         super().__init__(hierarchical_dataset(), settings, announce)
 
-    def _with(self: AnyToy, settings: Settings) -> AnyToy:
+    def with_settings(self: AnyToy, settings: Settings) -> AnyToy:
+        """See `Experiment.with_settings`."""
         return type(self)(settings, self._announce)
 
     @property

@@ -69,12 +69,13 @@ def _header(ledger: Ledger) -> str:
             '<p class="partial"><b>Partial report.</b> The run was interrupted; not measured: '
             f"{escape(', '.join(ledger.unfinished))}.</p>"
         )
+    notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in ledger.notes)
     counts = " ".join(f"{badge(verdict)} {count}" for verdict, count in ledger.verdicts.items())
     return (
         f"<header><div><h1>{escape(ledger.title)}</h1>"
         "<p class='lead'>Closed forms, simulation and retraining, each held against the others. A number stands beside "
         "the bound it must keep and the derivation of that bound. Negative influence means that a sample helps.</p>"
-        f"<p>{counts}</p>"
+        f"<p>{counts}</p>{notes}"
         f"<p class='note'>{training.hidden} hidden units, initial weights {training.sigma:g}, learning rate "
         f"{training.lr:g}, {training.epochs} epochs; sampler with n<sub>&beta;</sub> = {sampler.n_beta:g}, &gamma; = "
         f"{sampler.localization:g}, step {sampler.step_size:g}, {ledger.settings.chains} &times; "

@@ -12,8 +12,9 @@ import xarray as xr
 
 from validation.charts import to_svg
 from validation.pairs import PairResult
-from validation.registry import Check, ClaimResult, Verdict, Way
-from validation.report import MARKS, bound, measured, number
+from validation.paper_sentences import quotes
+from validation.registry import Check, Claim, ClaimResult, Verdict, Way
+from validation.report import MARKS, bound, measured, number, reasons, smallest, used
 
 __all__ = [
     "badge",
@@ -134,7 +135,7 @@ def heat_map(matrix: xr.DataArray) -> str:
     rows = []
     for i in order:
         cells = "".join(_heat_cell(float(matrix.values[i, j]), i == j) for j in order)
-        label = f'<span class="way {ways[i]}">{ways[i]}</span>{mathematics(str(names[i]))}'
+        label = f'<span class="way {str(ways[i]).split()[0]}">{ways[i]}</span>{mathematics(str(names[i]))}'
         rows.append(f'<tr><th class="row">{label}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table class="heat"><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
@@ -161,14 +162,18 @@ def pair_table(pairs: Sequence[PairResult]) -> str:
         if found is not None:
             numbers = [f"{found.pearson:.4f}", number(found.slope), number(found.relative_max_error)]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
-        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if result.bounded else mathematics(pair.why)
+        judged = result.checks or pair.general
+        text = f"<b>{escape(pair.expected)}</b>: {mathematics(pair.why)}" if judged else mathematics(pair.why)
         if result.problem:
             text = f"not defined here: {escape(result.problem)}"
-        limits = ", ".join(
-            f"{field.replace('_', ' ')} {number(low)} to {number(high)}" for field, (low, high) in pair.bounds.items()
+        if result.undecided:
+            text += f"<br><b>Not decided</b>: {escape(result.undecided)}."
+        limits = "; ".join(
+            f"{check.quantity} {number(check.measured)}, bound {bound(check)}" for check in result.checks
         )
-        if limits and result.bounded:
-            text += f'<br><span class="note">bound: {escape(limits)}</span>'
+        if limits:
+            derivation = f" ({mathematics(result.checks[0].why)})" if pair.general else ""
+            text += f'<br><span class="note">{escape(limits)}{derivation}</span>'
         rows.append([mathematics(pair.reference), mathematics(pair.measure), *numbers, text, badge(result.verdict)])
     columns = ["reference", "measure", "#Pearson", "#slope", "#rel. max error", "#peak shift (epochs)", "#same sign"]
     return table([*columns, "expected, and why", "verdict"], rows)
@@ -178,10 +183,9 @@ def claim_article(result: ClaimResult, seed: int) -> str:
     """Return one claim with its statement, numbers, bounds, pictures and how to run it alone."""
     claim, style = result.claim, css_class(result.verdict)
     compares = "<br>".join(f'<span class="way {m.way}">{m.way}</span>{mathematics(m.what)}' for m in claim.compares)
-    instead = ""
-    if claim.corrected:
-        instead = f'<div class="instead"><b>What holds instead.</b> {mathematics(claim.corrected)}.</div>'
     problem = f'<div class="problem">{escape(result.problem)}</div>' if result.problem else ""
+    if result.noticed:
+        problem += f'<p class="note">Planted faults that it notices: {escape("; ".join(result.noticed))}.</p>'
     figures = "".join(
         f'<figure><img alt="{escape(plot.title)}" src="data:image/svg+xml;base64,'
         f'{base64.b64encode(to_svg(plot)).decode()}"></figure>'
@@ -191,13 +195,39 @@ def claim_article(result: ClaimResult, seed: int) -> str:
     return (
         f'<article id="{claim.identifier}" class="{style}{"" if figures else " plain"}" data-verdict="{style}">'
         f'<div class="top"><h3><a href="#{claim.identifier}">{claim.identifier}</a></h3>{badge(result.verdict)}</div>'
-        f'<div class="body"><div><p class="statement">{mathematics(claim.statement)}</p>{instead}{problem}'
+        f'<div class="body"><div><p class="statement">{mathematics(claim.statement)}</p>'
+        f"{_quotes(claim)}{_instead(claim)}{problem}"
         f"<dl><dt>source</dt><dd>{mathematics(claim.source)}</dd><dt>compares</dt><dd>{compares}</dd>"
-        f"<dt>metric</dt><dd>{mathematics(claim.metric)}</dd>"
+        f"<dt>metric</dt><dd>{mathematics(claim.metric)}</dd>{_smallest(result)}"
         f"<dt>run alone</dt><dd><code>{escape(command)}</code> ({result.seconds:.1f} s here)</dd></dl></div>"
         f"<div>{figures}</div></div>"
         f'<div class="checks">{_check_table(result.checks)}</div></article>'
     )
+
+
+def _quotes(claim: Claim) -> str:
+    return "".join(
+        f"<blockquote>{mathematics(sentence.text)} <cite>paper, {escape(sentence.section)}</cite></blockquote>"
+        for sentence in quotes(claim.identifier)
+    )
+
+
+def _instead(claim: Claim) -> str:
+    """Return what holds in place of a printed statement, and the readings of it that were tried."""
+    if not claim.corrected:
+        return ""
+    word = "What must be added" if claim.expected is Verdict.IMPRECISE else "What holds instead"
+    tried = "".join(
+        f"<li><b>{'right' if reading.right else 'wrong'}</b>: {mathematics(reading.name)}</li>"
+        for reading in claim.readings
+    )
+    readings = f"<p>Readings tried:</p><ul>{tried}</ul>" if tried else ""
+    return f'<div class="instead"><b>{word}.</b> {mathematics(claim.corrected)}.{readings}</div>'
+
+
+def _smallest(result: ClaimResult) -> str:
+    lines = "<br>".join(mathematics(line) for line in smallest(result))
+    return f"<dt>smallest fault</dt><dd>{lines}</dd>" if lines else ""
 
 
 def _check_table(checks: Sequence[Check]) -> str:
@@ -207,12 +237,13 @@ def _check_table(checks: Sequence[Check]) -> str:
             mathematics(c.quantity),
             escape(measured(c)),
             escape(bound(c)),
+            escape(used(c)),
             _range(c),
-            mathematics(c.why),
+            (f"<b>{mathematics(c.reading)}:</b> " if c.reading else "") + mathematics(reasons(c)),
         ]
         for c in checks
     ]
-    return table(["", "check", "#measured", "#bound", "", "where the bound comes from"], rows)
+    return table(["", "check", "#measured", "#bound", "#used", "", "where the bound comes from"], rows)
 
 
 def _range(check: Check) -> str:

@@ -25,6 +25,9 @@ from numerics import (
 )
 from theory import Dataset, hierarchical_dataset, learning_coefficient
 
+# Most of these checkpoints are no minima, on purpose: laws are exact there too. test_trust.py has the warning.
+pytestmark = pytest.mark.filterwarnings("ignore::numerics.UntrustedResultWarning")
+
 DATA = hierarchical_dataset(levels=2)
 RUN = train(DATA, TrainingConfig(hidden=5, sigma=0.05, epochs=900, checkpoint_every=300, lr=0.1)).checkpoints
 
@@ -314,9 +317,9 @@ def test_a_module_gives_the_same_from_the_same_noise():
     np.testing.assert_allclose(module["learning_coefficient"], linear["learning_coefficient"], rtol=1e-9)
 
 
-def test_a_single_chain_has_no_r_hat():
+def test_a_single_chain_is_split():
     found = estimate_learning_coefficient(DATA, RUN, SGLD(1e-4, 50.0, 500.0), chains=1, draws=20)
-    assert np.isnan(found["r_hat"]).all()
+    assert np.isfinite(found["r_hat"]).all()
     assert np.isfinite(found["standard_error"]).all()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from numerics import Query, Samples, TorchModel, correct_logit, log_odds, margin
+from numerics import Parts, Query, Samples, TorchModel, correct_logit, log_odds, margin
 from numerics.models.queries import Queries
 from theory import hierarchical_dataset
 
@@ -143,3 +143,21 @@ def test_a_measure_with_settings_is_named_by_its_function():
     query = Query(SAMPLES.like(MODEL.initial()), smooth)
     assert query.measured == "cross_entropy"
     assert query.on(MODEL).losses(MODEL.initial(), query.samples).shape == (5,)
+
+
+def test_parts_are_queries_of_their_own():
+    """Outputs of a regression as parts, of which one is absent and holds nonsense."""
+    model = TorchModel(torch.nn.Linear(3, 4).double(), lambda outputs, targets: (outputs - targets).square())
+    targets = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    present = torch.ones(5, 4, dtype=torch.bool)
+    present[2, 1] = False
+    data = Samples(SAMPLES.inputs.double(), targets, tuple("abcde"), present)
+    asked = Queries.of(Parts(data, ("w", "x", "y", "z")))
+    assert len(asked) == 19
+    assert asked.names[:5] == ("a/w", "a/x", "a/y", "a/z", "b/w")
+    assert "c/x" not in asked.names
+    expected = (model.module(data.inputs) - targets).square()[present]
+    torch.testing.assert_close(asked.values(model, model.initial()), expected, rtol=0, atol=64 * EPS)
+    capped = Query(Parts(data, 4), lambda outputs, targets: outputs.clamp(max=0.0))
+    expected = model.module(data.inputs).clamp(max=0.0)[present]
+    torch.testing.assert_close(Queries.of(capped).values(model, model.initial()), expected, rtol=0, atol=64 * EPS)

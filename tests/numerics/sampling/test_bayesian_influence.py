@@ -22,6 +22,7 @@ from numerics import (
     sample,
     train,
 )
+from numerics.sampling.settings import ChainSettings
 from theory import Dataset, hierarchical_dataset
 
 DATA = hierarchical_dataset(levels=2)
@@ -44,7 +45,11 @@ def some_weights(data, hidden=5, checkpoints=2, scale=0.4):
 
 def plan_of(data, weights, *, seed):
     return numerics.sampling.sample.make_plan(
-        data, numerics.sampling.plan.Recorded(data), weights, QUICK, 1, 2, 0, 1, None, None, seed, torch.float64, "cpu"
+        data,
+        numerics.sampling.plan.Recorded(data),
+        weights,
+        QUICK,
+        ChainSettings(1, 2, 0, 1, None, None, seed, torch.float64, "cpu"),
     )
 
 

@@ -24,6 +24,7 @@ from numerics import (
     per_sample_losses,
     sample,
 )
+from numerics.sampling.settings import ChainSettings
 from theory import Dataset, hierarchical_dataset
 
 RNG = np.random.default_rng(5)
@@ -67,7 +68,11 @@ def test_batches_of_samples_follow_the_noise(data):
     w, n, d = weights.flat[0].clone(), len(data), weights.flat.shape[1]
     rule = sampler.rule([sampler], [w[None]])
     plan = numerics.sampling.sample.make_plan(
-        data, numerics.sampling.plan.Recorded(data), weights, sampler, 1, 2, 0, 1, None, 2, 0, torch.float64, "cpu"
+        data,
+        numerics.sampling.plan.Recorded(data),
+        weights,
+        sampler,
+        ChainSettings(1, 2, 0, 1, None, 2, 0, torch.float64, "cpu"),
     )
     generator = numerics.sampling.chains._generator(plan, 0)
     split = weights.w1[0].numel()
@@ -185,7 +190,11 @@ def test_another_device_takes_all_chains_at_once():
     weights = Checkpoints(np.arange(101.0), torch.zeros(101, 50, 8), torch.zeros(101, 15, 50))
     data = hierarchical_dataset()
     plan = numerics.sampling.sample.make_plan(
-        data, numerics.sampling.plan.Recorded(data), weights, SGLD(), 4, 2, 0, 1, None, None, 0, torch.float32, "cpu"
+        data,
+        numerics.sampling.plan.Recorded(data),
+        weights,
+        SGLD(),
+        ChainSettings(4, 2, 0, 1, None, None, 0, torch.float32, "cpu"),
     )
     grid = dataclasses.replace(plan, device=torch.device("cuda"), samplers=(SGLD(),) * 216)
     assert numerics.sampling.chains._batches(grid, 2, set()) == [slice(0, 216 * 404)]

@@ -1,5 +1,6 @@
 """Training by mini-batches with any optimiser against loops over torch.optim, and influence from it."""
 
+import copy
 import functools
 
 import numpy as np
@@ -197,9 +198,10 @@ def test_a_batch_of_everything_is_a_full_batch():
 
 @pytest.mark.parametrize("batch_size", [3, None])
 def test_small_memory_changes_roundings_only(batch_size):
-    plenty = leave_one_out(DATA, config(batch_size=batch_size), model=MODEL, queries=OTHERS)
-    for max_memory in (1.0, 2e3, 2e4):
-        tight = config(batch_size=batch_size, max_memory=max_memory)
+    few = {"batch_size": batch_size, "epochs": 2, "checkpoint_every": 1}
+    plenty = leave_one_out(DATA, config(**few), model=MODEL, queries=OTHERS)
+    for max_memory in (1.0, 2e4):
+        tight = config(max_memory=max_memory, **few)
         found = leave_one_out(DATA, tight, model=MODEL, queries=OTHERS)
         np.testing.assert_allclose(found, plenty, rtol=0, atol=ROUNDING)
 
@@ -245,3 +247,28 @@ def test_anything_can_be_asked_of_the_runs(linear):
     np.testing.assert_allclose(found.sel(query=["m0", "m1", "m2"])[-1, 0], expected, rtol=0, atol=ROUNDING)
     size = run.checkpoints.flat[-1].square().sum()
     np.testing.assert_allclose(found.sel(query="size")[-1, 0], size, rtol=1e-10)
+
+
+def test_fifty_thousand_samples_of_a_small_net():
+    """One epoch and a few of its samples left out, with little memory; the difference is that of two loops of torch."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50_000, 8, generator=generator, dtype=torch.float64)
+    data = Samples(inputs, (inputs.sum(1) > 0).long())
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).double()
+    model = TorchModel(module, CROSS_ENTROPY)
+    settings = TrainingConfig(lr=0.1, epochs=1, checkpoint_every=1, batch_size=500, max_memory=2e6)
+    found = leave_one_out(data, settings, model=model, sources=["sample-31"], queries=data[:4])
+    ends = []
+    for beta in (torch.ones(50_000), (torch.arange(50_000) != 31).double()):
+        net = copy.deepcopy(module)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+        for batch in batch_order(50_000, 500, epoch=0):
+            optimiser.zero_grad()
+            (beta[batch] * CROSS_ENTROPY(net(data.inputs[batch]), data.targets[batch])).mean().backward()
+            optimiser.step()
+        with torch.no_grad():
+            ends.append(CROSS_ENTROPY(net(data.inputs[:4]), data.targets[:4]).numpy())
+    # A hundred steps of a few hundred operations on numbers of order one.
+    np.testing.assert_allclose(found[-1, 0], ends[0] - ends[1], rtol=0, atol=100 * 100 * EPS)
+    assert abs(found[-1, 0]).max() > 1e-6

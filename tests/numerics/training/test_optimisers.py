@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numerics import SGD, Adam, AdamW, CosineDecay, LinearDecay, Optimiser, StepDecay, TrainingConfig
+from numerics import SGD, Adam, AdamW, CosineDecay, LinearDecay, NotDifferentiable, Optimiser, StepDecay, TrainingConfig
 
 EPS = np.finfo(float).eps
 # Ours, torch's class and its keywords.
@@ -126,7 +126,7 @@ class Signs(Optimiser):
 
 def test_a_rule_of_ones_own_without_derivative_says_so():
     zero = torch.zeros(1)
-    with pytest.raises(NotImplementedError, match="Signs has no derivative, so a run with it cannot be unrolled; give"):
+    with pytest.raises(NotDifferentiable, match="Signs has no derivative, so a run with it cannot be unrolled; give"):
         Signs().jacobian(zero, zero, [], 0.1, 0)
 
 

@@ -12,6 +12,7 @@ from numerics import (
     AdamW,
     CosineDecay,
     LinearNetwork,
+    NotDifferentiable,
     Optimiser,
     Query,
     Samples,
@@ -261,6 +262,6 @@ def test_a_rule_without_derivative_is_refused_by_name_before_any_step(case):
     config = TrainingConfig(hidden=4, lr=0.01, epochs=3, optimiser=Signs())
     assert train(data, config, **keywords).losses.shape == (2, N)
     done = []
-    with pytest.raises(NotImplementedError, match="Signs has no derivative, so a run with it cannot be unrolled"):
+    with pytest.raises(NotDifferentiable, match="Signs has no derivative, so a run with it cannot be unrolled"):
         unrolled_influence(data, config, progress=done.append, **keywords)
     assert done == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
-from scipy.special import gamma
+from scipy.special import erf, gamma
 
 from theory import product_moments, tempered_posterior, transition_sample_size
 
@@ -197,7 +197,7 @@ def test_cells_that_could_hide_a_rise_to_a_level_that_counts_are_looked_into():
 
     result = tempered_posterior(losses, [[[0.0, 4.0]]], 25.0)
     points = np.concatenate(seen)
-    looked = [np.sum((points > cell) & (points < cell + 1)) for cell in range(4)]
+    looked = [np.sum((points > cell + 1e-9) & (points < cell + 1 - 1e-9)) for cell in range(4)]  # off the edges
     assert min(looked[:3]) > 11
     assert looked[3] == 11  # the inner nodes of the first mesh
     assert -result.free_energy == pytest.approx(-np.log(25), abs=1e-8)  # e^-100 is cut off
@@ -263,3 +263,104 @@ def test_unreached_tolerance_is_refused_before_more_cells_are_made():
     with pytest.raises(RuntimeError, match="needs more than 8 cells"):
         tempered_posterior(losses, [[[-1.0, 1.0]]], 1e6, max_cells=8)
     assert sum(seen) <= 13 * (4 + 8)  # four cells of 13 nodes, and each of them halved once
+
+
+def offset_square(offset):
+    return lambda w: w**2 + offset
+
+
+@pytest.mark.parametrize(
+    ("losses", "box", "n_beta", "sentence"),
+    [
+        (offset_square(1e8), (-1, 1), 1.0, r"log density at its peak is -1e\+08, .* subtract the smallest loss"),
+        (offset_square(1e8), (-1, 1), 1e3, r"log density at its peak is -1e\+11, .* subtract the smallest loss"),
+        (offset_square(1e8), (-1, 1), 1e10, r"log density at its peak is -1e\+18, .* subtract the smallest loss"),
+        (offset_square(1e14), (-1, 1), 1e-7, r"loss 0 is about 1e\+14 and varies by .* subtract a constant"),
+        (lambda w: np.hstack([w**2 + 1e8, w - 1e8]), (-1, 1), 10.0, "loss 0 is about 1e.08 and varies by .* subtract"),
+        (
+            lambda w: (w - 1 / 3) ** 2,
+            (-1, 1),
+            1e20,
+            r"peaks at w = \[0.33.* shift the weights so that the peak lies at 0",
+        ),
+        (lambda w: (w - 1 / 3) ** 2, (-1, 1), 1e34, r"which doubles do not resolve there; if that is a peak, shift"),
+        (lambda w: (w - 1e8) ** 2 * 1e14, (1e8 - 1, 1e8 + 1), 1.0, "doubles do not resolve there; if that is a peak"),
+        (lambda w: w, (1.0, 1.0 + 1e-14), 1.0, r"box 0 reaches from 1.0 to 1.00000000000001, too few doubles"),
+    ],
+)
+def test_what_doubles_do_not_resolve_is_refused_early_with_the_remedy(losses, box, n_beta, sentence):
+    evaluated = []
+
+    def counted(w):
+        evaluated.append(len(w))
+        return losses(w)
+
+    with pytest.raises(ValueError, match=sentence):
+        tempered_posterior(counted, [[box]], n_beta, points=[[1 / 3]] if box == (-1, 1) else None)
+    assert sum(evaluated) < 20_000  # some ten cells of 13 nodes at each of 53 halvings from 1 to 1e-16
+
+
+@pytest.mark.parametrize("n_beta", [1e-150, 1.0, 1e12, 1e34, 1e150])
+def test_a_peak_at_zero_is_resolved_at_any_width(n_beta):
+    """The spacing of doubles shrinks towards 0: what the remedy promises."""
+    result = tempered_posterior(lambda w: w**2, [[[-1.0, 1.0]]], n_beta)
+    x = np.sqrt(n_beta)
+    log_z = np.log(np.sqrt(np.pi) * erf(x) / x)
+    assert -result.free_energy == pytest.approx(log_z, abs=1e-8)  # rtol of the engine
+    if n_beta > 1e3:
+        assert n_beta * result.mean[0] == pytest.approx(0.5, abs=1e-8)
+
+
+@pytest.mark.parametrize("value", [-3.0, 5.0, 1e6])
+@pytest.mark.parametrize("n_beta", [0.0, 1.0, 1e4])
+def test_each_side_of_a_jump_at_an_edge_is_asked_from_inside(value, n_beta):
+    """The loss of the set beyond an edge, which holds on the edge itself, counts for nothing in the box."""
+    plain = tempered_posterior(lambda w: w**2, [[[0.0, 1.0]]], n_beta)
+    for jumping in (
+        lambda w: np.where(w >= 1, value, w**2),
+        lambda w: np.where(w <= 0, value, w**2),
+    ):
+        result = tempered_posterior(jumping, [[[0.0, 1.0]]], n_beta)
+        assert result.free_energy == pytest.approx(plain.free_energy, abs=1e-12)
+        assert result.mean == pytest.approx(plain.mean, rel=1e-12)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("height", [1.0, 1e3, 1e6])
+def test_a_jump_in_one_dimension_is_closed_in_on(height, announced):
+    n, at = 10.0, 0.3
+    result = tempered_posterior(
+        lambda w: np.where(w < at, height, w**2), [[[0.0, 1.0]]], n, points=[[at]] if announced else None
+    )
+    root = np.sqrt(n)
+    log_z = np.log(at * np.exp(-n * height) + np.sqrt(np.pi) / 2 / root * (erf(root) - erf(root * at)))
+    assert -result.free_energy == pytest.approx(log_z, abs=1e-8)
+
+
+def test_a_curved_jump_in_two_dimensions_is_named():
+    def losses(w):
+        radius = (w**2).sum(axis=1, keepdims=True)
+        return np.where(radius > 1, 5.0, radius)
+
+    with pytest.raises(RuntimeError, match=r"the density seems to jump near w = \["):
+        tempered_posterior(losses, [[[0, 1], [0, 1]]], 10.0, max_cells=2000)
+
+
+def unchecked(function):
+    """Return a function without the tests' own check of types, as users have it."""
+    return getattr(function, "__wrapped__", function)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"losses": 3.0}, TypeError, "losses must be a function"),
+        ({"log_prior": "flat"}, TypeError, "log_prior must be a function"),
+        ({"losses": lambda w: np.ma.masked_less(w, 0)}, ValueError, "what losses returned holds a masked entry"),
+        ({"losses": lambda w: w.astype(str)}, TypeError, "losses must return real numbers"),
+    ],
+)
+def test_functions_and_what_they_return_are_checked(change, error, sentence):
+    call = {"losses": quadratic, "log_prior": None} | change
+    with pytest.raises(error, match=sentence):
+        unchecked(tempered_posterior)(call["losses"], [[[-1.0, 1.0]]], 1.0, log_prior=call["log_prior"])

@@ -1,0 +1,61 @@
+"""The smallest fault that turns each claim's verdict: measured by planting ever smaller ones, and kept beside the code.
+
+A fault changes one measurement that the claim compares: it scales it, shifts it along training, or scales its standard
+error. ``tests/validation/measure_faults.py`` bisects the size at which the verdict turns; a test plants faults of the
+size that stands here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["SmallestFault", "smallest_fault"]
+
+
+@dataclass(frozen=True)
+class SmallestFault:
+    """The smallest change of one measurement that turns a claim, in either direction.
+
+    Parameters
+    ----------
+    what
+        The measurement that is changed.
+    kind
+        "scale", "shift" (epochs) or "error" (factor on its standard error).
+    down, up
+        Size of the fault in either direction; None where none of those tried turns the claim.
+
+    Examples
+    --------
+    >>> print(SmallestFault("leave-one-out by retraining", "scale", -0.004, 0.0031))
+    leave-one-out by retraining scaled by -0.4 % or +0.31 %
+    >>> print(SmallestFault("Bayesian influence", "shift", None, 300.0))
+    Bayesian influence moved by +300 epochs
+    """
+
+    what: str
+    kind: str
+    down: float | None
+    up: float | None
+
+    def __str__(self) -> str:
+        sizes = [size for size in (self.down, self.up) if size is not None]
+        if self.kind == "shift":
+            return f"{self.what} moved by {' or '.join(f'{size:+.3g}' for size in sizes)} epochs"
+        if self.kind == "error":
+            return f"standard error of {self.what} times {' or '.join(f'{1 + size:.3g}' for size in sizes)}"
+        return f"{self.what} scaled by {' or '.join(f'{100 * size:+.2g} %' for size in sizes)}"
+
+
+@cache
+def _measured() -> dict[str, SmallestFault]:
+    found = json.loads(files("validation").joinpath("smallest_faults.json").read_text())
+    return {claim: SmallestFault(**fault) for claim, fault in found.items()}
+
+
+def smallest_fault(claim: str) -> SmallestFault | None:
+    """Return the smallest fault measured for a claim, None for one that has none on record."""
+    return _measured().get(claim)
