@@ -51,7 +51,8 @@ def describe_peaks(influence: xr.DataArray) -> str:
     ordered = int((harm.diff("distance") > 0).all("distance").sum())
     spans = [_span(harm.sel(distance=distance)) for distance in harm["distance"].values]
     return (
-        "Grey, under the lines: means over the queries at one distance in the tree; circled numbers: strongest harm to the other "
+        "Grey, under the lines: means over the queries at one distance in the tree; circled "
+        "numbers: strongest harm to the other "
         "half of the tree (1), to the other branch of the same half (2) "
         f"and to the sibling (3), on average over these queries; they come in this order for {ordered} of "
         f"{harm.sizes['source']} sources, at epochs {', '.join(spans[:-1])} and {spans[-1]}"

@@ -30,7 +30,7 @@ def caption(results: Results) -> str:
     best, anywhere = (values.where(values == values.max(), drop=True) for values in (longest, shown["correlation"]))
     by_localization = longest.max(["step_size", "n_beta"])
     trend = ", ".join(f"{float(v):.2f} at {float(v['localization']):g}" for v in by_localization)
-    *maps_of, lines, last = _letters(shown)
+    *maps_of, lines, last = tuple(_letters(shown))
     maps = panels_in_words("".join(maps_of))
     stable = longest.notnull()
     steps = stable["step_size"]
@@ -133,7 +133,9 @@ def _draw_lengths(axes: Axes, shown: xr.Dataset) -> None:
     at_best = shown["correlation"].sel({name: best[name].values[0] for name in ("step_size", "n_beta", "localization")})
     for chains, shade in zip(at_best["chains"].values, ("0.7", "0.4", "0.0"), strict=False):
         line = at_best.sel(chains=chains)
-        axes.plot(line["draws"], line, "o-", color=shade, markersize=3, label=f"{chains} chains")
+        axes.plot(
+            line["draws"], line, "o-", color=shade, markersize=3, label=f"{chains} chain{'s' if chains > 1 else ''}"
+        )
     axes.axhline(
         float(shown["kernel_correlation"]),
         color="#D55E00",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from paper_figs.panels import mark_help_and_harm, panel_label
 from paper_figs.results import Results, computed_once
-from paper_figs.style import COLUMN_WIDTH, figure_style
+from paper_figs.style import COLUMN_WIDTH, figure_style, text_colour
 from validation.experiments.two_wells import two_wells_transition
 
 __all__ = ["caption", "data", "draw"]
@@ -115,7 +115,7 @@ def _draw_weights(axes: Axes, shown: xr.Dataset) -> None:
             (float(shown["n"][0]), float(shown["weight"].sel(phase=phase)[0])),
             (4, 3 if phase == "U" else 4),
             textcoords="offset points",
-            color=colour,
+            color=text_colour(colour),
             fontweight="bold",
         )
     axes.set_ylabel("posterior weight")

@@ -29,7 +29,7 @@ def caption(results: Results) -> str:
     truth = shown["retrained_derivative"]
     by_map = zip(shown["map_formula"].values, shown["map_influence"], strict=True)
     distance = {
-        name: np.abs(line - truth).max("epoch") / np.abs(truth).max("epoch")
+        name: abs(line - truth).max("epoch") / abs(truth).max("epoch")
         for name, line in (*by_map, ("own", shown["influence"]))
     }
     off = {name: ", ".join(f"{float(value):.1%}" for value in values) for name, values in distance.items()}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from paper_figs.results import Results, computed_once
-from paper_figs.style import COLUMN_WIDTH, figure_style
+from paper_figs.style import COLUMN_WIDTH, figure_style, text_colour
 from paper_figs.wording import in_words
 from validation import MATRIX, MEASURES, correlations
 
@@ -91,7 +91,7 @@ def draw(results: Results) -> Figure:
         axes.set_yticks(range(len(names)), short)
         for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
             for label, name in zip(labels, names, strict=True):
-                label.set_color(_WAY_COLOURS[str(MEASURES[name].way)])
+                label.set_color(text_colour(_WAY_COLOURS[str(MEASURES[name].way)]))
         for edge in np.flatnonzero(questions[1:] != questions[:-1]) + 0.5:
             axes.axhline(edge, color="white", linewidth=3)
             axes.axvline(edge, color="white", linewidth=3)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from paper_figs import (
     figure_01,
@@ -120,7 +121,7 @@ def find_figures(names: list[str] | None) -> list[PaperFigure]:
     return chosen
 
 
-_QUICK = "quick settings: coarse grids and short chains; draw without --quick to read numbers"
+_QUICK = "quick settings, not for reading numbers"
 
 
 def save_figure(figure: PaperFigure, results: Results, folder: Path) -> list[Path]:
@@ -143,9 +144,9 @@ def save_figure(figure: PaperFigure, results: Results, folder: Path) -> list[Pat
 
 
 def _stamp(figure: Figure, words: str) -> None:
-    """Write a line below everything else, in a strip of its own."""
-    strip = 0.2 / figure.get_size_inches()[1]  # inches
+    """Write a line along the right edge, in a strip of its own: legends stand above and below, never there."""
+    strip = 0.18 / figure.get_size_inches()[0]  # inches
     engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(rect=(0, strip, 1, 1 - strip))
-    figure.text(0.5, strip / 4, words, ha="center", va="bottom", fontsize=7, color="#A00000")
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, 0, 1 - strip, 1))
+    figure.text(1 - strip / 4, 0.5, words, ha="right", va="center", rotation=90, fontsize=7, color="#A00000")

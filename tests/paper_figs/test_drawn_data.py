@@ -162,7 +162,7 @@ def test_figure_11_draws_the_closed_form_over_retraining(results, drawn, has_lin
             for line in axes.lines
             if line.get_marker() in ("^", "v")
         }
-        lowest, highest = int(line.argmin()), int(line.argmax())
+        lowest, highest = int(np.argmin(line.values)), int(np.argmax(line.values))
         assert marks["^"] == (line["epoch"][lowest], line[lowest])
         assert marks["v"] == (line["epoch"][highest], line[highest])
 

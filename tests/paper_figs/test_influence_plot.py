@@ -87,7 +87,7 @@ def test_transitions_are_verticals(axes):
 def test_names_of_any_data_can_be_drawn_and_told_apart(axes):
     names = [f"item {k}" for k in range(24)]
     stagewise.plot(wave(names, ["item 0"]), axes=axes, peaks=False, flips=False)
-    looks = {(line.get_color(), line._dash_pattern[1] and tuple(line._dash_pattern[1])) for line in axes.lines[:23]}
+    looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in axes.lines[:23]}
     assert len(looks) == 23
 
 
