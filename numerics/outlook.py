@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -215,7 +216,9 @@ def check_model(
 
 def _row(measure: str, way: str, attempt: Callable[[], object], seconds: float, memory: float) -> MeasureOutlook:
     try:
-        attempt()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a trial of four draws is not to be trusted, and nobody does
+            attempt()
     except _REFUSALS as refusal:
         return MeasureOutlook(measure, False, way, float("nan"), float("nan"), str(refusal))
     return MeasureOutlook(measure, True, way, seconds, memory, "")
