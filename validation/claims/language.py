@@ -199,7 +199,7 @@ def contexts_apart(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="paper D.1.3, caption of Fig. 14",
     compares=(theory("closed form of recall without information"), numerics("draws of pure noise")),
     metric="recall less class rate",
-    corrected="Without information recall tends to the rate at which a class is predicted, not to the class rate.",
+    corrected="Without information recall tends to the rate at which a class is predicted, not to the class rate",
 )
 def recall_baseline(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Predict classes from noise."""
@@ -344,7 +344,7 @@ def repeated_pairs_rise(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     compares=(theory("a gate: its covariance peaks, its correlation does not"), numerics("three runs")),
     metric="level after the formation over the peak at it",
     corrected="The covariance peaks while copying is learned, then falls fivefold or more; "
-    "the correlation rises, and stays above a third of its peak.",
+    "the correlation rises, and stays above a third of its peak",
     cost=Cost.FULL,
 )
 def peak_and_plateau(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -394,7 +394,7 @@ def peak_and_plateau(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     compares=(numerics("sampling per token, three runs"), numerics("the same before the formation")),
     metric="covariance of fresh tokens at the formation over that before",
     corrected="Fresh tokens covary more too when the model begins to copy, since copying is wrong for them; their "
-    "change is smaller than that of repeated tokens.",
+    "change is smaller than that of repeated tokens",
     cost=Cost.FULL,
 )
 def others_stay(experiment: ToyExperiment) -> Iterator[Check | Plot]:
@@ -426,7 +426,7 @@ def others_stay(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     compares=(theory("relaxation times in a chain, step x localization x draws / 2"), numerics("effective draws")),
     metric="relaxation times, effective draws of a pair's covariance",
     corrected="A chain is a tenth of a relaxation time long: a pair has some ten effective draws, and only means over "
-    "many pairs survive.",
+    "many pairs survive",
     cost=Cost.FULL,
 )
 def printed_draws(experiment: ToyExperiment) -> Iterator[Check | Plot]:
