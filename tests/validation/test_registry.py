@@ -122,8 +122,8 @@ def test_a_check_holds_where_it_uses_no_more_than_its_bound_and_has_slack(measur
     if check.only_reported:
         return
     holds = check.verdict == Verdict.HOLDS
-    assert holds == (check.slack >= 0)
-    if abs(check.use - 1) > 1e-9:
+    if abs(check.slack) > 1e-9:  # at the bound itself rounding decides
+        assert holds == (check.slack > 0)
         assert holds == (check.use < 1)
 
 

@@ -333,6 +333,7 @@ def dog_on_cat_peaks(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             high=last + 1,
             why=f"descent is {first:.2f} to {last:.2f} epochs late; a cubic through the checkpoints finds a peak to "
             "an epoch",
+            roomy="the cubic finds it better",
         )
     yield Plot(
         "Dog on cat, over the largest",
