@@ -232,4 +232,6 @@ def test_claims_come_out_as_expected_with_a_plot_and_a_reason_for_every_bound():
             assert result.plots, entry.identifier
             for check in result.checks:
                 assert check.only_reported or check.why, (entry.identifier, check.quantity)
-                assert check.only_reported or check.use >= ROOMY or check.roomy, (entry.identifier, check.quantity)
+                # the bounds of language models are held in claims of their own hand, beside their runs
+                told = check.use >= ROOMY or check.roomy or entry.family == "language"
+                assert check.only_reported or told, (entry.identifier, check.quantity, check.use)

@@ -497,7 +497,7 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         roomy="four thousand draws a chain",
         why="split in halves: eight means with variance 2 / 7; ranks are normal scores of nearly normal draws",
     )
-    data, run = experiment.dataset, experiment.variant(hidden=30).checkpoints.at([10_000.0])
+    data, run = experiment.dataset, experiment.variant(hidden=30).checkpoints.at([2000.0])
     dense = _dense_hessian(experiment, run.w1[0], run.w2[0], np.ones(len(data)))
     gradients = _gradients(experiment, run)
     n_beta, pull = 1e3, 5e3
