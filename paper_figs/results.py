@@ -121,7 +121,7 @@ class FigureSettings:
                 seed=seed,
             ),
             coefficients=CoefficientSettings(
-                cases=(((2, 2, 2), 0), ((2, 2, 2), 1)), n_betas=(5.0, 10.0), lengths=(1.0, 1.0), chains=4, seed=seed
+                cases=(((2, 2, 2), 0), ((2, 2, 2), 1)), n_betas=(5.0, 10.0), lengths=(10.0, 10.0), chains=4, seed=seed
             ),
             sweep=SweepSettings(
                 step_sizes=(1e-4, 1e-2),
