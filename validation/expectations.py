@@ -54,7 +54,7 @@ def delays(experiment: Experiment) -> tuple[float, float]:
     --------
     >>> from validation import ToyExperiment
     >>> [round(delay, 1) for delay in delays(ToyExperiment())]
-    [2.1, 2.4]
+    [2.0, 2.5]
     """
     modes = experiment.modes
     found = np.log(modes.values / (8 * modes.initial_strengths)) / 4

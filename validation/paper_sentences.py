@@ -328,7 +328,7 @@ SENTENCES: tuple[Sentence, ...] = (
     Sentence(
         "B, Eq. 15",
         "This approximates Langevin dynamics with loss gradients and locality regularization",
-        ("printed-algorithm", "sgld-law"),
+        ("printed-algorithm", "sgld-law", "algorithm-1-step-by-step"),
     ),
     Sentence(
         "B",
@@ -367,7 +367,7 @@ SENTENCES: tuple[Sentence, ...] = (
         "B",
         "we use independent data sources for the SGLD gradient updates and the forward passes used to compute the loss "
         "covariance",
-        ("held-out-queries",),
+        ("held-out-queries", "mini-batches-are-unbiased"),
     ),
     Sentence(
         "C.1",

@@ -12,6 +12,7 @@ import xarray as xr
 
 from numerics.executors import run_tasks
 from numerics.sampling.plan import Data, Weights
+from numerics.sampling.trust import trust
 from theory import checks
 
 __all__ = ["over_checkpoints"]
@@ -90,9 +91,11 @@ def over_checkpoints(
     ordered = [results[number] for number in range(len(tasks))]
     if isinstance(ordered[0], xr.DataArray):
         return xr.concat(ordered, dim="epoch", combine_attrs="override")
-    return xr.concat(
+    whole = xr.concat(
         ordered, dim="epoch", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override"
     )
+    # What a part says of its own chains is not what is to be said of all of them.
+    return whole.assign_attrs(trust=str(trust(whole))) if "trust" in whole.attrs else whole
 
 
 class _Part(NamedTuple):

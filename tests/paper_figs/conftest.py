@@ -12,11 +12,7 @@ matplotlib.use("Agg")
 
 @pytest.fixture(scope="session")
 def results():
-    computed = Results(FigureSettings.seeded(0, quick=True))
-    yield computed
-    for part in vars(computed).values():  # folders of models go by hand: Python warns of those it has to find
-        if (folder := getattr(part, "_temporary", None)) is not None:
-            folder.cleanup()
+    return Results(FigureSettings.seeded(0, quick=True))
 
 
 @pytest.fixture(scope="session")

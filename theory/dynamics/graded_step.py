@@ -109,6 +109,8 @@ def _polar_factor(triangle: Float[np.ndarray, "k k"], logs: Float[np.ndarray, " 
                 i, j = j, i
             ratio = np.exp(logs[j] - logs[i])
             large, small, shared = rows[i] @ rows[i], rows[j] @ rows[j] * ratio**2, rows[i] @ rows[j]
+            if abs(shared) <= _EPS:  # an earlier turn of this round has seen to it
+                continue
             tangent = 2 * shared / (large - small + np.hypot(large - small, 2 * shared * ratio))  # over the ratio
             cosine = 1 / np.hypot(1.0, tangent * ratio)
             rows[[i, j]] = cosine * (rows[i] + tangent * ratio**2 * rows[j]), cosine * (rows[j] - tangent * rows[i])

@@ -146,6 +146,7 @@ def copying_gate(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     source="ours",
     compares=(theory("factorised posterior, Gaussian limit"), numerics("sampling per token")),
     metric="covariance sampled less exact, in standard deviations of both losses",
+    cost=Cost.FULL,
 )
 def contexts_apart(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Sample a table of bigrams per token."""
@@ -193,6 +194,16 @@ def contexts_apart(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         why=f"{why}, times the root of 2 for a variance; 2 % for terms of second order",
     )
     yield Check("exact covariance of different contexts", float(np.abs(exact[apart]).max()), high=0.0, why="0 exactly")
+    order = np.argsort(exact / scale, axis=None)
+    yield Plot(
+        "Covariance of two tokens over both deviations",
+        "pair, by its exact value",
+        "correlation",
+        (
+            Series("sampled", np.arange(order.size), (found / scale).ravel()[order], style="points"),
+            *curves(np.arange(order.size), exact=(exact / scale).ravel()[order]),
+        ),
+    )
 
 
 @claim(

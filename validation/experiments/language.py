@@ -6,7 +6,9 @@ formation; claims and figures take everything from it.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -165,8 +167,9 @@ class InductionRun:
         counted: Counted | None = None,
     ) -> None:
         self.settings = settings or InductionSettings()
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="stagewise-language-")
-        self.folder = folder or Path(self._temporary.name if self._temporary else ".")
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="stagewise-language-"))
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._announce = announce or (lambda _: None)
         self._device = device
         self._counted = counted or uncounted

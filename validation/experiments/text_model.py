@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -144,8 +146,9 @@ class TextRun:
         counted: Counted | None = None,
     ) -> None:
         self.settings = settings or TextSettings()
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="stagewise-text-")
-        self.folder = folder or Path(self._temporary.name if self._temporary else ".")
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="stagewise-text-"))
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._device, self._counted = device, counted or uncounted
 
     @cached_property

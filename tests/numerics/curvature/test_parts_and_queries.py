@@ -73,7 +73,8 @@ def test_parts_of_a_source_add_up_to_the_sample(case):
     pieces = gradient_kernel(samples, checkpoints, sources=parts)
     added = pieces.groupby("source_name").sum("source")
     # Sums of four products of numbers of order 10.
-    np.testing.assert_allclose(added.values, whole.transpose("source", ...).values, rtol=0, atol=1e4 * EPS)
+    added = added.transpose("epoch", "source_name", "query").values
+    np.testing.assert_allclose(added, whole.values, rtol=0, atol=1e4 * EPS)
     traced = tracin(samples, checkpoints, lr=0.1, sources=parts)
     assert traced.sel(source_name="c", source_part="left").sizes == {"epoch": 2, "query": 3}
 

@@ -213,6 +213,9 @@ def test_settings_that_diverge_leave_their_batch(threads):
     check_same(sweep(data, zero, grid, together=6, **settings), alone)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::numerics.errors.UntrustedResultWarning"
+)  # chains of 60 draws: only sameness counts
 def test_learning_coefficients_are_those_of_the_estimate(threads):
     """With the sampler's own axes: no decay, no stability."""
     last = RUN.at([600.0, 900.0])

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numerics import chance_recall, class_influence, class_recall, token_influence, top_influences
