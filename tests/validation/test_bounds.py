@@ -34,7 +34,8 @@ def test_any_error_of_the_size_stays_within_the_bounds(seed, size, scale):
     found = agreement(reference, reference + error)
     for name, (low, high) in bounds.fields.items():
         assert low - 1e-12 <= getattr(found, name) <= high + 1e-12, name
-    assert bool(bounds.undecided) == (size > 0.5)
+    if abs(size - 0.5) > 1e-9:  # at a half itself rounding decides
+        assert bool(bounds.undecided) == (size > 0.5)
 
 
 def test_the_law_is_what_many_chains_give():
