@@ -57,6 +57,12 @@ class Series:
     style: str = "line"
     colour: int | None = None
 
+    def __post_init__(self) -> None:
+        if np.shape(self.x) != np.shape(self.y):
+            raise ValueError(
+                f"the series {self.name!r} cannot be drawn: x has shape {np.shape(self.x)}, but y {np.shape(self.y)}."
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Plot:

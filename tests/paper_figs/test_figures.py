@@ -131,8 +131,9 @@ def test_influence_is_drawn_with_its_sign_convention_and_zero_line(drawn, result
 
 @pytest.mark.parametrize("identifier", FIGURES)
 def test_no_figure_stays_open(drawn, identifier):
+    before = plt.get_fignums()
     drawn(identifier)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
 
 
 def test_figures_are_found_by_any_spelling_of_their_name():

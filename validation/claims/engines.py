@@ -541,7 +541,7 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "Effective draws of 24 chains",
         "copy",
         "over the exact",
-        (Series("", np.arange(copies), ratio, style="points"),),
+        (Series("", np.arange(copies), np.ravel(ratio), style="points"),),
     )
 
 
