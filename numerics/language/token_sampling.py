@@ -30,6 +30,7 @@ from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.digest import digest
 from numerics.models.samples import Samples
 from numerics.sampling.samplers import SGLD, Sampler
+from numerics.stores import write_whole
 from numerics.threads import one_thread
 from theory import checks
 
@@ -379,4 +380,4 @@ def _same_weights(path: Path, weights: Float[torch.Tensor, " d"], epoch: float) 
         raise StoreMismatch(
             f"{path.parent} holds chains of other weights at epoch {epoch:g}; name another folder for this model."
         )
-    path.write_text(found)
+    write_whole(path, found)  # chains of one checkpoint run side by side, and read it
