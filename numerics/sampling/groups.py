@@ -140,7 +140,7 @@ def _trusted(
     said = trust(found, chains=draws.sizes["chain"])
     return {
         "r_hat": float(found["r_hat"].max(skipna=False)),
-        "ess": float(np.minimum(found["ess_bulk"], found["ess_tail"]).min(skipna=False)),
+        "ess": float(min(found[name].min(skipna=False) for name in ("ess_bulk", "ess_tail"))),
         "trust": str(said),
     }
 
