@@ -38,11 +38,11 @@ FLOORS = {
         {"fleets", "language", "outlook"},
     ],
     "validation": [
-        {"local_law", "tables", "trajectory_marks"},
+        {"local_law", "paper", "tables", "trajectory_marks"},
         {"agreement", "archives", "charts", "paper_sentences", "smallest_faults"},
         {"data_files", "experiments"},
         {"bounds", "expectations", "registry", "strongest"},
-        {"claims", "own_claims", "pairs"},
+        {"claims", "own_claims", "pairs", "sentence_verdicts"},
         {"own_measures", "runner"},
         {"cross_check", "report"},
         {"false_alarms", "page"},

@@ -18,6 +18,7 @@ from validation.pairs import PairResult
 from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
+from validation.sentence_verdicts import SentenceVerdict, judge_sentences
 from validation.smallest_faults import smallest_fault
 from validation.strongest import Extreme
 
@@ -119,8 +120,16 @@ def summary(ledger: Ledger) -> str:
     partial = f" Interrupted: {len(ledger.unfinished)} not measured." if ledger.unfinished else ""
     return (
         f"{len(ledger.pairs)} pairs, {len(ledger.claims)} claims in {ledger.seconds:.0f} s: {counts}. "
-        f"Seed {ledger.settings.seed}.{partial}"
+        f"Seed {ledger.settings.seed}.{partial}{_sentences(ledger)}"
     )
+
+
+def _sentences(ledger: Ledger) -> str:
+    """Return how the paper's sentences fare, where the run decides on one."""
+    found = [result.verdict for result in judge_sentences(ledger.claims)]
+    counts = [f"{found.count(verdict)} {verdict}" for verdict in SentenceVerdict]
+    decided = len(found) - found.count(SentenceVerdict.UNTESTED)
+    return f" Of the paper's {len(found)} sentences {', '.join(counts)}." if decided else ""
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -269,6 +278,17 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.pairs
         ],
         "strongest": [asdict(extreme) for extreme in ledger.strongest],
+        "sentences": [
+            {
+                "section": result.sentence.section,
+                "text": result.sentence.text,
+                "verdict": result.verdict,
+                "claims": {vote.evidence.claim: vote.bearing for vote in result.votes},
+                "reason": result.sentence.reason,
+                "untested": result.sentence.untested,
+            }
+            for result in judge_sentences(ledger.claims)
+        ],
         "claims": [
             {
                 "id": result.claim.identifier,
