@@ -19,7 +19,19 @@ from validation.expectations import flow_derivative, gaussian_limit, late, laten
 from validation.experiments.base import Experiment
 from validation.experiments.scaled_settings import settings_for
 from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
-from validation.registry import CAUCHY, ORDER, QUADRATURE, ROUNDING, Check, Cost, Reading, claim, numerics, retraining, theory
+from validation.registry import (
+    CAUCHY,
+    ORDER,
+    QUADRATURE,
+    ROUNDING,
+    Check,
+    Cost,
+    Reading,
+    claim,
+    numerics,
+    retraining,
+    theory,
+)
 
 __all__: list[str] = []
 
