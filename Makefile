@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures test lint architecture format validate-full bench bench-env mutation false-alarms clean
+.PHONY: help setup reproduce figures picture test docs lint architecture format validate-full bench bench-env mutation false-alarms clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -28,6 +28,13 @@ reproduce: setup ## Check the claims that take seconds, and draw Figures 2 and 3
 
 figures: setup ## Draw every figure into out/figures; the sweep of Figure 6 takes some ten minutes and can be resumed.
 	$(BIN)/python -m paper_figs --out $(OUT)/figures
+
+picture: setup ## Draw the picture of README.md anew: Figure 3 of the run with seed 0, in 128 colours.
+	$(BIN)/python -m paper_figs 3 --out $(OUT)/figures
+	$(BIN)/python -c "from PIL import Image; Image.open('$(OUT)/figures/figure_03.png').convert('RGB').quantize(128).save('docs/figure_03.png', optimize=True)"
+
+docs: setup ## Build the documentation into docs/_build; a warning is an error.
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 test: setup ## Run the tests, doctests included, except those marked slow.
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow' --benchmark-disable
@@ -63,4 +70,4 @@ format: setup ## Rewrite the code in the project's style.
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environment and everything made from it.
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OUT) build dist docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ With ``--data``, ``--inputs``, ``--targets`` and ``--names`` say which columns o
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -135,6 +136,7 @@ def _run(
             claims=claims,
             pairs=PAIRS if whole else (),
             measures=MATRIX if whole else (),
+            processes=min(2, len(os.sched_getaffinity(0))) if whole else 1,
             started=started,
             finished=finished,
         )

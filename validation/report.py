@@ -139,15 +139,16 @@ def _verdict(verdict: Verdict) -> str:
 def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
     table = Table(title="Pairs of measures (measure against reference; negative influence = helps)")
     columns = ["reference", "measure", "Pearson", "slope"]
-    columns += ["rel. max error", "peak shift", "same sign", "expected, and why"] if wide else []
+    columns += ["rel. max error", "peak shift", "same sign", "epochs x pairs", "expected, and why"] if wide else []
     for column in (*columns, "verdict"):
         table.add_column(column, no_wrap=column in ("Pearson", "slope", "verdict"))
     for result in pairs:
         found = result.found
-        numbers = ["-"] * 5
+        numbers = ["-"] * 6
         if found is not None:
             numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
+            numbers += [f"{found.n_epochs} x {found.n_pairs}"]
         text = f"{result.pair.expected}: {result.pair.why}" if result.checks else result.pair.why
         cells = [*numbers, escape(result.problem or result.undecided or text)] if wide else numbers[:2]
         table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
