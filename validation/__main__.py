@@ -6,6 +6,7 @@ With ``--data``, ``--inputs``, ``--targets`` and ``--names`` say which columns o
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from validation.data_files import read_dataset
 from validation.experiments.base import Settings
 from validation.experiments.scaled_settings import settings_for
 from validation.experiments.toy import ToyExperiment
+from validation.outputs import make_writable, print_anywhere
 from validation.own_claims import load_claims
 from validation.page import write_html
 from validation.pairs import MATRIX, PAIRS
@@ -60,6 +62,7 @@ def main(
     ] = None,
 ) -> None:
     """Cross-check theory, sampling and retraining; exit status 1 if a claim fails, 2 if one is inconclusive."""
+    print_anywhere()
     console = Console(width=None if Console().is_terminal else 180)
     try:
         if data is not None and (only or quick):
@@ -75,19 +78,26 @@ def main(
             console.print(reading.summary, highlight=False, markup=False)
             settings = settings_for(reading.dataset, seed=seed)
             refuse_unsolvable(reading.dataset, settings)
-        _make_folder(out)
+        if out is not None:
+            make_writable(out)
     except ValueError as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         raise typer.Exit(2) from None
     if quick:
         claims = tuple(claim for claim in claims if claim.cost is Cost.QUICK)
     ledger = _run(console, settings, claims, reading, whole=not only)
-    print_ledger(console, ledger, details=bool(only))
-    console.print(f"\n{summary(ledger)}", highlight=False)
-    if out is not None:
-        write_json(out / "validation.json", ledger)
-        write_html(out / "validation.html", ledger)
-        console.print(f"Written to {out / 'validation.html'} and {out / 'validation.json'}.")
+    lost = _write(out, ledger) if out is not None else []  # files first: printing may fail, and may be cut short
+    try:
+        print_ledger(console, ledger, details=bool(only))
+        console.print(f"\n{summary(ledger)}", highlight=False)
+        if out is not None and not lost:
+            console.print(f"Written to {out / 'validation.html'} and {out / 'validation.json'}.")
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for sentence in lost:
+        sys.stderr.write(f"{sentence}\n")
+    if lost:
+        raise typer.Exit(2)
     if ledger.unfinished:
         raise typer.Exit(_INTERRUPTED)
     if ledger.failed:
@@ -100,13 +110,15 @@ def _split(columns: str | None) -> list[str] | None:
     return None if columns is None else [name.strip() for name in columns.split(",")]
 
 
-def _make_folder(out: Path | None) -> None:
-    if out is None:
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"the folder {out} cannot be made: {error.strerror}. Choose another --out.") from None
+def _write(out: Path, ledger: Ledger) -> list[str]:
+    """Write both files, one whatever becomes of the other, and return a sentence for each that could not be."""
+    lost = []
+    for path, write in ((out / "validation.json", write_json), (out / "validation.html", write_html)):
+        try:
+            write(path, ledger)
+        except OSError as error:
+            lost.append(f"{path} could not be written: {error.strerror or error}. What was found is printed above.")
+    return lost
 
 
 def _run(
@@ -114,7 +126,7 @@ def _run(
 ) -> Ledger:
     """Measure everything with a progress bar and a line for each claim that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = (len(PAIRS) if whole else 0) + len(claims)
         task = progress.add_task("starting", total=total)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from validation.outputs import write_whole
 from validation.pairs import PairResult
 from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
@@ -312,7 +313,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.claims
         ],
     }
-    path.write_text(json.dumps(_finite(document), indent=2) + "\n")
+    write_whole(path, json.dumps(_finite(document), indent=2) + "\n")
 
 
 def _finite(value: object) -> object:

@@ -1,7 +1,5 @@
 """The command draws what is asked for, resumes after interruption, and refuses bad input in a sentence."""
 
-import os
-
 import typer
 from typer.testing import CliRunner
 
@@ -43,8 +41,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    # Root may write everywhere, so the answer is made up.
-    monkeypatch.setattr(os, "access", lambda _path, mode, **_: not mode & os.W_OK)
+    def refused(**_):  # root may write everywhere, so the answer is made up
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
     result = run_command("2", "--out", tmp_path)
     assert result.exit_code == 2
     assert "cannot be written to" in result.output
