@@ -138,7 +138,7 @@ def names_of(given):
 def test_names_of_bytes_are_text_and_missing_ones_are_refused():
     assert names_of(np.array([b"dog", "ké".encode()], dtype=object)) == ("dog", "ké")
     for missing in (None, float("nan")):
-        with pytest.raises(TypeError, match="entry 1 is .*, a missing value"):
+        with pytest.raises(TypeError, match=r"entry 1 is .*, a missing value"):
             names_of(np.array(["dog", missing], dtype=object))
     with pytest.raises(ValueError, match="bytes that are not text"):
         names_of([b"dog", b"\xff"])
