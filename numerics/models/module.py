@@ -118,6 +118,13 @@ class TorchModel:
     def __post_init__(self) -> None:
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, but {type(self.module).__name__} was given.")
+        for name, held in self.module.named_parameters():
+            if isinstance(held, torch.nn.parameter.UninitializedParameter):
+                raise ValueError(
+                    f"parameter {name!r} has no shape yet (a lazy module): call the module on an input first."
+                )
+            if held.is_meta:
+                raise ValueError(f"parameter {name!r} holds no numbers (device 'meta'): load its weights first.")
         chosen = _chosen(self.module, self.parameters)
         kinds = {(p.dtype, p.device) for p in chosen.values()}
         if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
@@ -126,9 +133,12 @@ class TorchModel:
                 f"the module's parameters must share one real dtype and one device, but there are {listing}."
             )
         object.__setattr__(self, "free", tuple(chosen))
-        module = copy.deepcopy(self.module).eval()
+        module = _copied(self.module).eval()
         for name, held in module.named_parameters():
             held.requires_grad_(name in chosen)
+        for part in module.modules():
+            if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+                part.sparse = False  # the same gradient, as one flat vector can hold it
         object.__setattr__(self, "module", module)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -251,6 +261,8 @@ class TorchModel:
         result = loss(outputs, targets)
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the loss must return a tensor, but it returned {type(result).__name__}.")
+        if not result.is_floating_point():
+            raise TypeError(f"the loss must return real numbers that have a gradient, but it returned {result.dtype}.")
         return result
 
     @cached_property
@@ -325,6 +337,17 @@ class _Called(torch.nn.Module):
         if isinstance(result, Mapping):
             return result.get("logits", result)
         return getattr(result, "logits", result)
+
+
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # a module may hold anything
+        raise ValueError(
+            f"{type(module).__name__} cannot be copied: {error}. A module that holds the result of a computation, as "
+            "torch.nn.utils.weight_norm and spectral_norm leave it, comes through torch.nn.utils.parametrizations "
+            "instead, or with the hook removed."
+        ) from error
 
 
 def _chosen(module: torch.nn.Module, choice: Choice) -> dict[str, torch.nn.Parameter]:
