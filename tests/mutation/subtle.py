@@ -1,4 +1,4 @@
-"""Do the unit tests notice the subtle faults of the ledger? ``make subtle-faults`` plants each and runs the tests of it.
+"""Do the unit tests notice the subtle faults of the ledger? ``make subtle-faults`` plants each and runs its tests.
 
 One process imports the libraries once and forks for every fault of `tests/validation/test_subtle_faults.py`. The child
 plants it before any test is imported, and runs the test files that name the spoiled function, those that name it most
@@ -90,7 +90,8 @@ def _be_the_child(fault: object | None, tests: list[str], answer: int) -> None:
         options = ["-q", "-x", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
         options += ["--benchmark-disable", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
         code = pytest.main([*options, *tests], plugins=[Listener()])
-        text = failed[0] if failed else {0: "survived", 5: "no test"}.get(int(code), f"exit status {int(code)}")
+        other = {0: "survived", 5: "no test"}.get(int(code), f"exit status {int(code)}")
+        text = failed[0] if failed else other
         os.write(answer, text.encode())
     finally:
         os._exit(0)
@@ -106,7 +107,18 @@ def main() -> None:
     out = options.out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     os.environ["MPLBACKEND"] = "Agg"
-    for library in "numpy scipy.stats sympy torch xarray hypothesis pytest jaxtyping beartype matplotlib.pyplot".split():
+    for library in [
+        "numpy",
+        "scipy.stats",
+        "sympy",
+        "torch",
+        "xarray",
+        "hypothesis",
+        "pytest",
+        "jaxtyping",
+        "beartype",
+        "matplotlib.pyplot",
+    ]:
         importlib.import_module(library)
     faults = [f for f in importlib.import_module("test_subtle_faults").FAULTS if options.only in f.name]
     caught, killers = 0, set()
@@ -122,7 +134,7 @@ def main() -> None:
                 sys.stdout.write(f"{k}/{len(faults)} {verdict} ({seconds:.0f} s): {fault.name}\n")
                 sys.stdout.flush()
     without, _ = judge(None, sorted(killers), options.limit)
-    sys.stdout.write(f"the tests that noticed, without any fault: {without.replace('survived', 'all pass')}\n")
+    sys.stdout.write(f"the same tests without any fault: {without.replace('survived', 'all pass')}\n")
     sys.stdout.write(f"{caught} of {len(faults)} subtle faults noticed by the unit tests\n")
 
 
