@@ -38,7 +38,7 @@ FLOORS = {
         {"fleets", "language", "outlook"},
     ],
     "validation": [
-        {"local_law", "tables", "trajectory_marks"},
+        {"local_law", "tables", "terminal", "trajectory_marks"},
         {"agreement", "archives", "charts", "paper_sentences", "smallest_faults"},
         {"data_files", "experiments"},
         {"bounds", "expectations", "registry", "strongest"},
