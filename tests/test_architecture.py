@@ -38,7 +38,7 @@ FLOORS = {
         {"fleets", "language", "outlook"},
     ],
     "validation": [
-        {"local_law", "paper", "tables", "trajectory_marks", "vector_images"},
+        {"local_law", "paper", "tables", "terminal", "trajectory_marks", "vector_images"},
         {"agreement", "archives", "charts", "paper_sentences", "smallest_faults"},
         {"data_files", "experiments"},
         {"bounds", "expectations", "registry", "strongest"},

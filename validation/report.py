@@ -314,7 +314,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.claims
         ],
     }
-    path.write_text(json.dumps(_finite(document), indent=2) + "\n")
+    path.write_text(json.dumps(_finite(document), indent=2) + "\n", encoding="utf-8")
 
 
 def _finite(value: object) -> object:
