@@ -30,6 +30,7 @@ from numerics.language.tokens import token_tensors
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.digest import digest
 from numerics.models.samples import Samples
+from numerics.models.slopes import check_gradients
 from numerics.sampling.samplers import SGLD, Sampler
 from numerics.stores import write_whole
 from numerics.threads import one_thread
@@ -127,6 +128,7 @@ def sample_tokens(
     >>> draws.at(0)[0].shape
     (10, 6)
     """
+    check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), corpus, all_move=True)
     sampler = sampler or SGLD()
     plan = _plan(corpus, recorded, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, device)
     shape = _token_shape(plan.recorded)

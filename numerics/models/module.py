@@ -88,6 +88,10 @@ class TorchModel:
     call
         ``call(module, inputs)`` returns the outputs. If not given, a tensor is the module's argument, a mapping its
         keyword arguments, a tuple its arguments; and of outputs with ``logits`` these are taken.
+    surrogate_gradients
+        Whether autograd's gradients are meant to differ from those of the losses, as of straight-through estimators and
+        stop-gradients. They are used as they are then; otherwise gradients that differences of the losses contradict
+        are refused.
 
     Raises
     ------
@@ -112,6 +116,7 @@ class TorchModel:
     loss: SampleLoss = half_squared_error
     parameters: Choice = None
     call: Callable[[torch.nn.Module, Any], Any] | None = None
+    surrogate_gradients: bool = False
     # Names of the parameters that are weights, in the order in which they are flattened.
     free: tuple[str, ...] = field(init=False)
 
@@ -192,7 +197,8 @@ class TorchModel:
         return self._around(copy.deepcopy(self.module).to(weights))
 
     def _around(self, module: torch.nn.Module) -> TorchModel:
-        return TorchModel(module, self.loss, frozenset(self.free).__contains__, self.call)
+        chosen = frozenset(self.free).__contains__
+        return TorchModel(module, self.loss, chosen, self.call, self.surrogate_gradients)
 
     def outputs(self, weights: Float[torch.Tensor, " d"], inputs: Tree, state: State | None = None) -> Any:
         """Return the module's outputs with the given weights, and a state other than its own."""
@@ -293,6 +299,11 @@ class TorchModel:
     @cached_property
     def kinds_of_samples(self) -> set[object]:
         """Kinds of samples of which it is known that each loss is of its own sample alone."""
+        return set()
+
+    @cached_property
+    def kinds_with_gradients(self) -> set[object]:
+        """Kinds of samples for which it is known that gradients are those of the losses."""
         return set()
 
     @cached_property
