@@ -577,6 +577,12 @@ SENTENCES: tuple[Sentence, ...] = (
         reason="A statement about Pythia, whose weights are not here; Figure 5 takes a folder of them.",
     ),
     Sentence(
+        "4",
+        "computing influence at the level of individual tokens rather than sequences incurs no additional "
+        "computational cost",
+        ("no-extra-cost",),
+    ),
+    Sentence(
         "D.1.2",
         "the overall dynamics expressed by the BIF did not vary substantially among hyperparameters chosen in this "
         "setting",
