@@ -6,6 +6,7 @@ With ``--data``, ``--inputs``, ``--targets`` and ``--names`` say which columns o
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -89,10 +90,13 @@ def main(
         claims = tuple(claim for claim in claims if claim.cost is Cost.QUICK)
     ledger = _run(console, settings, claims, reading, whole=not only)
     said = "" if out is None else _write(out, ledger)  # before the terminal, which may fail to show what was found
-    print_ledger(console, ledger, details=bool(only))
-    console.print(f"\n{summary(ledger)}", highlight=False)
-    if said:
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    try:
+        print_ledger(console, ledger, details=bool(only))
+        console.print(f"\n{summary(ledger)}", highlight=False)
+        if said:
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if said.startswith(_NOT_WRITTEN):
         raise typer.Exit(2)
     if ledger.unfinished:
@@ -125,7 +129,7 @@ def _run(
 ) -> Ledger:
     """Measure everything with a progress bar and a line for each claim that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = (len(PAIRS) if whole else 0) + len(claims)
         task = progress.add_task("starting", total=total)
 

@@ -121,7 +121,7 @@ def to_svg(plot: Plot) -> str:
         axes = figure.subplots()
         axes.patch.set_visible(False)
         for position, series in enumerate(plot.series):
-            _draw(axes, series, COLOURS[colour_of(series, position)])
+            _draw(axes, series, COLOURS[colour_of(series, position)], base=_base(plot))
         if "x" in plot.log:
             axes.set_xscale("log", nonpositive="mask")
         if "y" in plot.log:
@@ -176,9 +176,19 @@ def _power(value: float, _: float | None = None) -> str:
     return "1" if exponent == 0 else "10" + str(exponent).translate(_RAISED)
 
 
-def _draw(axes: mpl.axes.Axes, series: Series, colour: str) -> None:
+def _base(plot: Plot) -> float:
+    """Return where bars stand: at zero or, where there is none on the axis, a power of ten below the smallest."""
+    if "y" not in plot.log:
+        return 0.0
+    values = np.concatenate([np.asarray(series.y, dtype=float).ravel() for series in plot.series])
+    positive = values[values > 0]
+    return float(10.0 ** (np.floor(np.log10(positive.min())) - 1)) if positive.size else 1.0
+
+
+def _draw(axes: mpl.axes.Axes, series: Series, colour: str, base: float) -> None:
     if series.style == "bars":
-        axes.bar(series.x, series.y, yerr=series.error, color=colour, ecolor=_AXIS, width=0.7)
+        heights = np.where(np.asarray(series.y) > base, series.y - base, 0.0) if base else series.y
+        axes.bar(series.x, heights, bottom=base, yerr=series.error, color=colour, ecolor=_AXIS, width=0.7)
     elif series.style == "points":
         axes.errorbar(series.x, series.y, yerr=series.error, fmt="o", markersize=3.5, color=colour, elinewidth=1)
     else:

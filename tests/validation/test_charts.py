@@ -30,6 +30,15 @@ def test_bars_take_names_and_marks_and_zero_are_drawn():
     assert len(list(marked.iter())) > len(list(plain.iter()))
 
 
+def test_bars_stand_on_a_logarithmic_axis_in_the_order_of_their_values():
+    bars = Series("", np.array(["one", "two", "none"]), np.array([1e-9, 1e-3, 0.0]), style="bars")
+    picture = drawn(bars, log="y")
+    heights = [np.ptp(points(path)[0][:, 1]) for path in picture.iter("path") if path.get("class") == "bar c0"]
+    assert len(heights) >= 2
+    assert 0 < heights[0] < heights[1] < 200
+    assert heights[2:] in ([], [0.0])
+
+
 def test_nothing_outside_the_picture_is_asked_for():
     text = to_svg(Plot("t", "x", "y", curves([0, 1], line=[0, 1])))
     for word in ("<script", 'href="http', "@import", "url(http"):

@@ -12,12 +12,12 @@ from validation.page.parts import (
     count_of,
     css_class,
     filter_bar,
-    mathematics,
     numeral,
     plural,
     table,
     tile,
 )
+from validation.page.prose import mathematics
 from validation.paper_sentences import quotes
 from validation.registry import Check, Claim, ClaimResult, Verdict, Way
 from validation.report import MARKS, bound, measured, reasons, smallest, tightest, used

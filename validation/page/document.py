@@ -9,6 +9,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+from numerics.stores import write_whole
 from validation.claims import FAMILIES
 from validation.page.claims import claims_section, tally, way_matrix
 from validation.page.glossary import glossary
@@ -48,7 +49,8 @@ def write_html(path: Path, ledger: Ledger) -> None:
     )
     style, script = (_ASSETS.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
     body = "".join(text for _, _, text in sections)
-    path.write_text(
+    write_whole(
+        path,
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -58,7 +60,6 @@ def write_html(path: Path, ledger: Ledger) -> None:
         f'<nav class="contents" aria-label="Contents"><p>Contents</p><ol>{links}</ol></nav>'
         f'<main id="main">{header(ledger, sentences)}{body}</main>'
         f"{_footer(ledger)}<script>{script}</script></body></html>\n",
-        encoding="utf-8",
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from validation.page.mathml import formula
-from validation.page.parts import badge, mathematics
+from validation.page.parts import badge
+from validation.page.prose import mathematics
 from validation.registry import Verdict
 
 __all__ = ["glossary"]

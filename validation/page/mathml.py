@@ -11,22 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["formula"]
+__all__ = ["GREEK", "formula"]
 
-_GREEK = {"alpha", "beta", "gamma", "Delta", "lambda", "mu", "pi", "psi", "rho", "sigma", "tau"}
+GREEK = ("alpha", "beta", "gamma", "Delta", "Sigma", "eps", "eta", "lambda", "mu", "pi", "psi", "rho", "sigma", "tau")
 _SIGNS = {
     "grad": "&nabla;",
     "sum": "&sum;",
     "prop": "&prop;",
     "dot": "&sdot;",
+    "times": "&times;",
+    "circ": "&SmallCircle;",
+    "perp": "&perp;",
+    "'": "&prime;",
     "without": "&setminus;",
     "-": "&minus;",
     "*": "&lowast;",
     "<=": "&le;",
     ">=": "&ge;",
 }
-_TOKEN = re.compile(r"\d+\.?\d*(?:e-?\d+)?|[A-Za-z]+|<=|>=|\S")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_TOKEN = re.compile(r"((?<=[A-Za-z'])\()|(\d+\.?\d*(?:e-?\d+)?|[A-Za-z]+|<=|>=|\S)")
+_CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
 
 
 def formula(text: str, *, display: bool = False) -> str:
@@ -42,7 +46,7 @@ def formula(text: str, *, display: bool = False) -> str:
     >>> formula("s_k^2 / tau")
     '<math><mfrac><msubsup><mi>s</mi><mi>k</mi><mn>2</mn></msubsup><mi>&tau;</mi></mfrac></math>'
     """
-    tokens = iter(_TOKEN.findall(text))
+    tokens = iter(["apply" if call else token for call, token in _TOKEN.findall(text)])
     try:
         body = _row(tokens, "")
     except ValueError as error:
@@ -78,10 +82,15 @@ def _row(tokens: Iterator[str], end: str) -> str:
     for token in tokens:
         if token == end:
             break
-        if token in ("_", "^"):
+        if token == "apply" and parts:  # f(x) is one thing, which a fraction takes whole
+            argument = _atom("(", tokens)
+            parts[-1] = _Part(f"<mrow>{parts[-1]}{argument}</mrow>")
+        elif token in ("_", "^"):
             if not parts or parts[-1].text == "/":
                 raise ValueError(f"{token!r} has nothing to stand on.")
             script = _atom(next(tokens, end), tokens).inside
+            if "<msup><mn>10" in parts[-1].text:
+                parts[-1].text = f"<mrow><mo>(</mo>{parts[-1].text}<mo>)</mo></mrow>"
             if token == "_":
                 parts[-1].below = script
             else:
@@ -111,19 +120,22 @@ def _atom(token: str, tokens: Iterator[str]) -> _Part:
         inside = f"<mrow>{_row(tokens, _CLOSING[token])}</mrow>"
         if token == "{":
             return _Part(inside)
-        return _Part(f"<mrow><mo>{token}</mo>{inside}<mo>{_CLOSING[token]}</mo></mrow>", inside if token == "(" else "")
+        stretch = ' stretchy="false"' if token == "|" else ""
+        whole = f"<mrow><mo{stretch}>{token}</mo>{inside}<mo{stretch}>{_CLOSING[token]}</mo></mrow>"
+        return _Part(whole, inside if token == "(" else "")
     if token == "/":
         return _Part(token)
     if not token or token in _CLOSING.values():
         raise ValueError(f"{token!r} closes nothing.")
     if token[0].isdigit():
         mantissa, _, exponent = token.partition("e")
-        power = f"<mo>&times;</mo><msup><mn>10</mn><mn>{exponent.replace('-', '&minus;')}</mn></msup>"
-        return _Part(f"<mrow><mn>{mantissa}</mn>{power}</mrow>" if exponent else f"<mn>{mantissa}</mn>")
-    if token in _GREEK:
-        return _Part(f"<mi>&{token};</mi>")
-    if token == "|":
-        return _Part('<mo stretchy="false">|</mo>')
+        power = f"<msup><mn>10</mn><mn>{exponent.replace('-', '&minus;')}</mn></msup>"
+        times = "" if mantissa == "1" else f"<mn>{mantissa}</mn><mo>&times;</mo>"
+        return _Part(f"<mrow>{times}{power}</mrow>" if exponent else f"<mn>{mantissa}</mn>")
+    if token in GREEK:
+        return _Part(f"<mi>&{'epsilon' if token == 'eps' else token};</mi>")
     if token in _SIGNS or not token.isalpha():
         return _Part(f"<mo>{_SIGNS.get(token, escape(token))}</mo>")
+    if len(token) == 2 and token.islower() and token not in ("ln", "tr"):  # two indices, not a word
+        return _Part(f"<mrow><mi>{token[0]}</mi><mi>{token[1]}</mi></mrow>")
     return _Part(f"<mi>{token}</mi>")

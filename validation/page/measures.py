@@ -8,7 +8,8 @@ from html import escape
 
 import xarray as xr
 
-from validation.page.parts import badge, mathematics, numeral, table
+from validation.page.parts import badge, numeral, table
+from validation.page.prose import mathematics
 from validation.pairs import PairResult
 from validation.registry import Way
 from validation.report import bound, number

@@ -14,7 +14,8 @@ from validation.charts import Plot, Series
 from validation.experiments.base import Settings
 from validation.experiments.toy import ToyExperiment, group_means
 from validation.page.claims import tally
-from validation.page.parts import badge, chart, mathematics, plural
+from validation.page.parts import badge, chart, plural
+from validation.page.prose import mathematics
 from validation.page.sentences import stacked
 from validation.registry import Verdict
 from validation.runner import Ledger

@@ -7,44 +7,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from validation.charts import Plot, colour_of, to_svg
+from validation.page.prose import mathematics
 from validation.registry import ClaimResult, Verdict
 from validation.report import MARKS
 
-__all__ = ["badge", "chart", "count_of", "css_class", "filter_bar", "mathematics", "numeral", "plural", "table", "tile"]
+__all__ = ["badge", "chart", "count_of", "css_class", "filter_bar", "numeral", "plural", "table", "tile"]
 
-_GREEK = ("alpha", "beta", "gamma", "eps", "lambda", "sigma", "tau", "mu", "pi", "rho")
-_MATHEMATICS = (
-    (r"\^(?:\(([^()]*)\)|\{([^{}]*)\}|(-?\w+))", lambda m: f"<sup>{m[1] or m[2] or m[3]}</sup>"),
-    (
-        r"\b([A-Za-z]|mu|pi|Cov|Var)_(?:\{(\w+)\}|(\w{1,4}|perp|max|min))\b",
-        lambda m: f"{m[1]}<sub>{m[2] or m[3]}</sub>",
-    ),
-    (rf"(?<![-\w])d?({'|'.join(_GREEK)})(?![-\w])", lambda m: m[0].replace(m[1], _letter(m[1]))),
-    (r" \+- ", lambda _: " &plusmn; "),
-    (r" -\+ ", lambda _: " &#8723; "),
-    (r" &lt;= ", lambda _: " &le; "),
-    (r" x (?=\d|\w)", lambda _: " &times; "),
-)
 _NUMERAL = re.compile(r"(?P<whole>[^.\d]*-?\d+)(?P<rest>.*)", re.DOTALL)
 _LONGEST = 24  # characters right of a decimal point that a column makes room for
-
-
-def _letter(name: str) -> str:
-    return "&epsilon;" if name == "eps" else f"&{name};"
-
-
-def mathematics(text: str) -> str:
-    """Return text as HTML with its powers, indices and Greek letters set as such.
-
-    Examples
-    --------
-    >>> mathematics("tau / (2 s_k) ln(s / g0) <= e^{-2 s t / tau}")
-    '&tau; / (2 s<sub>k</sub>) ln(s / g0) &le; e<sup>-2 s t / &tau;</sup>'
-    """
-    result = escape(text)
-    for pattern, replacement in _MATHEMATICS:
-        result = re.sub(pattern, replacement, result)
-    return result
 
 
 def plural(count: int, noun: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from validation.page.parts import count_of, filter_bar, mathematics, plural, tile
+from validation.page.parts import count_of, filter_bar, plural, tile
+from validation.page.prose import mathematics
 from validation.paper_sentences import Bearing
 from validation.registry import Verdict
 from validation.sentence_verdicts import SentenceResult, SentenceVerdict, Vote
