@@ -40,7 +40,7 @@ class Probe:
         An attribute of the experiment; one of its variants, "variant.retrained"; or a function of the claim's module,
         "train()".
     part
-        Field, variable or place in a tuple of what is spoiled; all of it if not given.
+        Field, variable, query or place in a tuple of what is spoiled; all of it if not given.
     call
         Which call of the function is spoiled; all of them if not given.
     """
@@ -98,8 +98,8 @@ PROBES = {
     "instantaneous-influence-from-modes": Probe(KERNEL, "scale", "kernel"),
     "class-decides-sign": Probe(LOO, "shift", "retrained"),
     "printed-same-early": Probe(KERNEL, "shift", "kernel"),
-    "specific-to-the-pair": Probe(LOO, "shift", "retrained"),
-    "other-sources": Probe(LOO, "shift", "retrained"),
+    "specific-to-the-pair": Probe("leave-one-out, loss of cat,", "shift", "retrained", "cat"),
+    "other-sources": Probe("leave-one-out, loss of cat,", "shift", "retrained", "cat"),
     "bif-is-not-loo": Probe(LOCAL, "shift", "bayesian", "influence"),
     "levels-in-order": Probe(TRAINED, "shift", "checkpoints"),
     "peaks-mark-levels": Probe(LOO, "shift", "retrained"),
@@ -181,6 +181,8 @@ def spoiled(value, kind, size, part=None):
         return replace(value, **{part: spoiled(getattr(value, part), kind, size)})
     if isinstance(value, tuple):
         return tuple(spoiled(v, kind, size) if part is None or part == k else v for k, v in enumerate(value))
+    if part is not None:  # one query of a trajectory
+        return xr.where(value["query"] == part, spoiled(value, kind, size), value).transpose(*value.dims)
     if kind == "shift":
         return value.copy(data=smooth(value)(value["epoch"].values - size))
     return value + size * abs(value).max() if kind == "offset" else value * (1 + size)

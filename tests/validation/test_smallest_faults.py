@@ -55,7 +55,7 @@ def probed(name):
     "name", [probed(c.identifier) for c in all_claims() if c.cost is Cost.QUICK and smallest_fault(c.identifier)]
 )
 def test_a_fault_of_the_recorded_size_turns_its_claim(name, base):
-    """The record is the upper end of a bisection to a factor 10^0.12 = 1.32; half as much again is for machines."""
+    """The record is the upper end of a bisection to a factor 10^0.12 = 1.32; as much again is for rounding."""
     (claim,) = (c for c in select_claims([name]) if c.identifier == name)
     spoiler, fault = Spoiler(claim, PROBES[name], base), smallest_fault(name)
     for size in (fault.down, fault.up):
