@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures picture test docs lint architecture format validate-full bench bench-env mutation false-alarms dist-check lower-bounds clean
+.PHONY: help setup reproduce figures picture test docs lint architecture format validate-full bench bench-env mutation subtle-faults false-alarms dist-check lower-bounds clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench: setup ## Measure speed: targets, growth with size, and peers if installed
 
 mutation: setup ## Plant 320 small faults in theory and count those the tests notice (a quarter of an hour).
 	$(BIN)/python tests/mutation/run.py --package theory --sample 320 --seed 3 --out $(OUT)/mutation.jsonl
+
+subtle-faults: setup ## Plant the ledger's 69 subtle faults and count those that the unit tests notice (ten minutes).
+	$(BIN)/python tests/mutation/subtle.py --out $(OUT)/subtle_faults.jsonl
 
 false-alarms: setup ## Cross-check 500 random data sets, sound and with planted faults (a quarter of an hour of one core).
 	$(BIN)/python -m validation.false_alarms --sets 500 --seed 0 --out $(OUT)/false_alarms.jsonl

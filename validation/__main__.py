@@ -147,6 +147,7 @@ def _run(
             claims=claims,
             pairs=PAIRS if whole else (),
             measures=MATRIX if whole else (),
+            processes=min(2, len(os.sched_getaffinity(0))) if whole else 1,
             started=started,
             finished=finished,
         )

@@ -18,7 +18,8 @@ from validation.pairs import PairResult
 from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
-from validation.smallest_faults import smallest_fault
+from validation.sentence_verdicts import SentenceVerdict, judge_sentences
+from validation.smallest_faults import command, smallest_fault
 from validation.strongest import Extreme
 
 __all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "smallest", "summary", "used", "write_json"]
@@ -85,10 +86,12 @@ def bound(check: Check) -> str:
 
 def smallest(result: ClaimResult) -> list[str]:
     """Return the smallest faults that turn a claim: one planted in a measurement, one of a checked number."""
-    planted, close = smallest_fault(result.claim.identifier), result.closest
-    lines = [] if planted is None else [str(planted)]
+    name = result.claim.identifier
+    planted, close = smallest_fault(name), result.closest
+    lines = [] if planted is None else [f"{planted}, by {command(name)}"]
     if close is not None:
-        lines.append(f"{close.quantity}: a change by {number(close.slack)}")
+        only = "" if planted else ", the checked number itself"
+        lines.append(f"{close.quantity}: a change by {number(close.slack)}{only}")
     return lines
 
 
@@ -119,8 +122,16 @@ def summary(ledger: Ledger) -> str:
     partial = f" Interrupted: {len(ledger.unfinished)} not measured." if ledger.unfinished else ""
     return (
         f"{len(ledger.pairs)} pairs, {len(ledger.claims)} claims in {ledger.seconds:.0f} s: {counts}. "
-        f"Seed {ledger.settings.seed}.{partial}"
+        f"Seed {ledger.settings.seed}.{partial}{_sentences(ledger)}"
     )
+
+
+def _sentences(ledger: Ledger) -> str:
+    """Return how the paper's sentences fare, where the run decides on one."""
+    found = [result.verdict for result in judge_sentences(ledger.claims)]
+    counts = [f"{found.count(verdict)} {verdict}" for verdict in SentenceVerdict]
+    decided = len(found) - found.count(SentenceVerdict.UNTESTED)
+    return f" Of the paper's {len(found)} sentences {', '.join(counts)}." if decided else ""
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -270,6 +281,17 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.pairs
         ],
         "strongest": [asdict(extreme) for extreme in ledger.strongest],
+        "sentences": [
+            {
+                "section": result.sentence.section,
+                "text": result.sentence.text,
+                "verdict": result.verdict,
+                "claims": {vote.evidence.claim: vote.bearing for vote in result.votes},
+                "reason": result.sentence.reason,
+                "untested": result.sentence.untested,
+            }
+            for result in judge_sentences(ledger.claims)
+        ],
         "claims": [
             {
                 "id": result.claim.identifier,
