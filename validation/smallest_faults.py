@@ -55,7 +55,7 @@ class SmallestFault:
 
 @cache
 def _measured() -> dict[str, SmallestFault]:
-    found = json.loads(files("validation").joinpath("smallest_faults.json").read_text())
+    found = json.loads(files("validation").joinpath("smallest_faults.json").read_text(encoding="utf-8"))
     return {claim: SmallestFault(**fault) for claim, fault in found.items()}
 
 

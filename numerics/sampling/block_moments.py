@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from numerics.errors import StoreMismatch
 from numerics.sampling.plan import ChainPlan
+from numerics.stores import whole_file
 
 __all__ = ["BlockMoments", "Pooled"]
 
@@ -81,20 +82,18 @@ class BlockMoments:
         """Take chains for done, and write the store."""
         self._done[rows] = True
         if self._store is not None:
-            partial = self._store.with_name(f"{self._store.name}.partial")
-            with partial.open("wb") as file:
-                moments = {
+            with whole_file(self._store) as file:
+                moments: dict[str, Any] = {
                     "means": self._means,
                     "moments": self._moments,
                     "squares": self._squares,
                     "fourth": self._fourth,
                 }
-                np.savez(file, allow_pickle=False, key=np.array(self._key), done=self._done, **moments)
-            os.replace(partial, self._store)
+                np.savez(file, key=np.array(self._key), done=self._done, **moments)
 
     def _read(self, store: Path) -> None:
         try:
-            with np.load(store) as saved:
+            with store.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 key = str(saved["key"])
                 if key == self._key:
                     self._done, self._means = saved["done"], saved["means"]
