@@ -192,6 +192,8 @@ class Descent(ABC):
         Seed of the order of mini-batches for every initial state.
     """
 
+    engine: str  # how runs are evaluated, in words
+
     def __init__(
         self, samples: Samples, queries: Queries, weights: State, config: TrainingConfig, seeds: Sequence[int]
     ) -> None:
