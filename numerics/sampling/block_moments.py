@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from numerics.errors import StoreMismatch
 from numerics.sampling.plan import ChainPlan
 
 __all__ = ["BlockMoments", "Pooled"]
+
+# What zipfile and numpy raise at a file of which bits have changed; among RuntimeErrors, that it says it is encrypted.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
 
 
 class Pooled(NamedTuple):
@@ -94,13 +98,13 @@ class BlockMoments:
 
     def _read(self, store: Path) -> None:
         try:
-            with np.load(store) as saved:
+            with store.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 key = str(saved["key"])
                 if key == self._key:
                     self._done, self._means = saved["done"], saved["means"]
                     self._moments, self._squares = saved["moments"], saved["squares"]
                     self._fourth = saved["fourth"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise ValueError(
                 f"{store} is not a store of Bayesian influence, or is damaged: delete it or name another file."
             ) from error
