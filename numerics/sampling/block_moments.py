@@ -6,13 +6,14 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from numerics.errors import StoreMismatch
 from numerics.sampling.plan import ChainPlan
+from numerics.stores import whole_file
 
 __all__ = ["BlockMoments", "Pooled"]
 
@@ -85,16 +86,14 @@ class BlockMoments:
         """Take chains for done, and write the store."""
         self._done[rows] = True
         if self._store is not None:
-            partial = self._store.with_name(f"{self._store.name}.partial")
-            with partial.open("wb") as file:
-                moments = {
+            with whole_file(self._store) as file:
+                moments: dict[str, Any] = {
                     "means": self._means,
                     "moments": self._moments,
                     "squares": self._squares,
                     "fourth": self._fourth,
                 }
-                np.savez(file, allow_pickle=False, key=np.array(self._key), done=self._done, **moments)
-            os.replace(partial, self._store)
+                np.savez(file, key=np.array(self._key), done=self._done, **moments)
 
     def _read(self, store: Path) -> None:
         try:

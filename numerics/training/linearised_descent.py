@@ -16,11 +16,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from numerics.curvature.entry import derivatives_of, few
+from numerics.curvature.kernels import Elementary, differentiable
+from numerics.curvature.soundness import sound_product
 from numerics.training.descent import State, Step
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
@@ -156,7 +160,8 @@ class LinearisedLinear(LinearisedDescent):
 class LinearisedModule(LinearisedDescent):
     """Around a torch module: vectors (m, 1 + memories, d) hold the changes of the weights, then of each memory.
 
-    Each is carried by differentiating the gradient at its copy of the weights, in chunks that fit into the memory.
+    Each is carried by differentiating the gradient at its copy of the weights, in chunks that fit into the memory and
+    kernels that have right second derivatives.
 
     Parameters
     ----------
@@ -164,13 +169,34 @@ class LinearisedModule(LinearisedDescent):
         Problem; its first initial state counts.
     sources
         Positions of the samples whose weights change.
+
+    Raises
+    ------
+    WrongDerivative, NotDifferentiable
+        If a second derivative by torch is missing, or contradicts finite differences, near the initial weights.
     """
 
     stacked = 0
 
     def __init__(self, descent: ModuleDescent, sources: Sequence[int]) -> None:
         self._descent = descent
-        self._sources = torch.tensor(list(sources), device=descent.start[0].device)
+        start, model, samples = descent.start[0], descent.model, descent.samples
+        self._sources = torch.tensor(list(sources), device=start.device)
+        generator = torch.Generator(start.device).manual_seed(0)
+        noise = torch.randn(start.shape[1], generator=generator, device=start.device).to(start)
+        # Also a little away: what is wrong may vanish where biases are zero.
+        moved = start[0] + 0.1 * start[0].square().mean().sqrt() * noise
+        derivatives = derivatives_of(model, start[0], samples, "hessian")
+        for weights, where in ((start[0], " at the initial weights"), (moved, " near the initial weights")):
+            sound_product(derivatives, "hessian", weights, few(samples, 8), None, where)
+        mode = Elementary(float64=False)
+        with torch.no_grad(), differentiable(model.module, mode):
+            model.losses(start[0], samples[:1])
+        self._replaces = bool(mode.changed)
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        mode = Elementary(float64=False) if self._replaces else None
+        return differentiable(self._descent.model.module, mode)
 
     def zeros(self, count: int) -> torch.Tensor:
         """Return so many vectors of zeros."""
@@ -188,7 +214,7 @@ class LinearisedModule(LinearisedDescent):
         after, seen = torch.empty_like(vectors), self._exposure(step, len(vectors))
         jacobian = self._jacobian(state, step)
         for part, rows in self._chunks(len(vectors), seen.shape[1]):
-            with torch.enable_grad():
+            with torch.enable_grad(), self._kernels():
                 copies, _, losses, slope = self._along(state, vectors[part, 0], step, rows)
                 exposed = (losses * seen[part, rows]).sum() / seen.shape[1]
                 (turned,) = torch.autograd.grad(slope + exposed, copies, materialize_grads=True)
@@ -208,7 +234,7 @@ class LinearisedModule(LinearisedDescent):
         *columns, by_gradient = zip(*self._jacobian(state, step), strict=True)
         for part, rows in self._chunks(len(vectors), seen.shape[1]):
             after = vectors[part].unbind(1)
-            with torch.enable_grad():
+            with torch.enable_grad(), self._kernels():
                 copies, share, _, slope = self._along(state, _combined(by_gradient, after), step, rows)
                 turned, effect = torch.autograd.grad(slope, (copies, share), materialize_grads=True)
             effects[part].addmm_(effect, seen[:, rows].mT, alpha=1 / seen.shape[1])
