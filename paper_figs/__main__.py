@@ -12,7 +12,7 @@ from paper_figs.cache import ResultCache
 from paper_figs.progress import ProgressBars
 from paper_figs.registry import FIGURES, find_figures, save_figure
 from paper_figs.results import FigureSettings, Results
-from validation.outputs import make_writable, print_anywhere
+from validation.terminal import degrade_output, make_writable
 
 
 def main(
@@ -34,14 +34,14 @@ def main(
 
     Figure 6 takes minutes, all the others together about one.
     """
-    print_anywhere()
+    degrade_output()
     console = Console()
     try:
         chosen = find_figures(names)
         settings = FigureSettings.seeded(seed, quick=quick, device=device, corpus=corpus, checkpoints=checkpoints)
         make_writable(out)
-    except (ValueError, OSError) as error:
-        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
+    except ValueError as error:
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
     cache = ResultCache(out / ".results", lambda note: console.print(f"[yellow]{note}[/]", soft_wrap=True))
     written = 0
@@ -61,6 +61,16 @@ def main(
                 soft_wrap=True,
             )
             raise typer.Exit(130) from None
+        except OSError as error:
+            console.print(
+                f"After {written} of {len(chosen)} figures a file could not be written: {error.strerror or error} "
+                f"({error.filename or out}). The same command goes on from here: what was finished is kept.",
+                style="red",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(2) from None
     cache.shrink()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache as once
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -163,7 +163,7 @@ def _packed(result: xr.Dataset | xr.DataArray) -> bytes:
     if not isinstance(result, (xr.Dataset, xr.DataArray)):
         raise TypeError(f"only arrays and data sets of xarray are kept, but {type(result).__name__} was computed.")
     dataset = result.to_dataset(name=_ARRAY) if isinstance(result, xr.DataArray) else result
-    arrays = {f"v{k}": variable.values for k, variable in enumerate(dataset.variables.values())}
+    arrays: dict[str, Any] = {f"v{k}": variable.values for k, variable in enumerate(dataset.variables.values())}
     if odd := [str(name) for name, v in dataset.variables.items() if v.dtype.kind not in "biufcU"]:
         raise TypeError(f"only numbers, truth values and texts are kept, but {', '.join(odd)} holds something else.")
     told = {
@@ -175,7 +175,7 @@ def _packed(result: xr.Dataset | xr.DataArray) -> bytes:
     text = json.dumps(told, default=_plain)
     file = io.BytesIO()
     arrays["told"] = np.frombuffer(text.encode(), np.uint8)
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **arrays)
     content = file.getvalue()
     return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 

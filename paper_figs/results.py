@@ -14,7 +14,7 @@ from numerics import TrainingConfig
 from paper_figs.cache import ResultCache
 from paper_figs.progress import Reporter
 from validation import ToyExperiment, ToySettings
-from validation.experiments.language import InductionRun, InductionSettings
+from validation.experiments.language import InductionRun, InductionSettings, kept_folder
 from validation.experiments.learning_coefficients import CoefficientSettings
 from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings
 from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
@@ -265,7 +265,7 @@ class Results:
     def induction(self) -> InductionRun:
         """A language model trained from scratch while induction heads form; checkpoints and draws are kept."""
         s, device = self.settings.induction, self.settings.device
-        folder = self._cache.folder("induction", (s, device))
+        folder = kept_folder("induction", s.trained_by) or self._cache.folder("induction", (s, device))
         return InductionRun(s, folder, self.reporter.announce, device, counted=self.reporter.counted)
 
     @cached_property

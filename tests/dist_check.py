@@ -50,6 +50,8 @@ def check(distribution, folder, *, full):
     print(call(command, "--version", cwd=elsewhere).strip())
     listed = call(command, "list", cwd=elsewhere).splitlines()
     assert sum(line.startswith("claim ") for line in listed) > 80, listed
+    if distribution.suffix != ".whl":
+        return  # the other was built from this one
     drawn = call(command, "figures", "2", "--quick", "--out", elsewhere / "drawn", cwd=elsewhere)
     assert (elsewhere / "drawn" / "figure_02.png").stat().st_size > 10_000, drawn
 

@@ -40,7 +40,7 @@ class Probe:
         An attribute of the experiment; one of its variants, "variant.retrained"; or a function of the claim's module,
         "train()".
     part
-        Field, variable or place in a tuple of what is spoiled; all of it if not given.
+        Field, variable, query or place in a tuple of what is spoiled; all of it if not given.
     call
         Which call of the function is spoiled; all of them if not given.
     """
@@ -71,7 +71,7 @@ PROBES = {
     "printed-rotations": Probe(VECTORS, "scale", "svd_response()", "du"),
     "printed-span": Probe(VECTORS, "scale", "svd_response()", "du"),
     "printed-block-rotation": Probe(VECTORS, "scale", "svd_response()", "du"),
-    "printed-influence-on-the-map": Probe("exact response of the map", "scale", "spectral_derivative()"),
+    "printed-influence-on-the-map": Probe("exact response of the map", "scale", "map_response()"),
     "near-degenerate": Probe("exact response of the map", "scale", "spectral_derivative()"),
     "derivative-of-the-flow": Probe("sample-weight formula", "scale", "influence_trajectory()"),
     "weights-follow-the-data": Probe("sample-weight formula", "scale", "influence_trajectory()"),
@@ -91,15 +91,15 @@ PROBES = {
     "printed-critical-epochs": Probe(BRIEF, "shift", "briefly_ablated"),
     "dog-on-cat-peaks": Probe(LOO, "shift", "retrained"),
     "when-matters": Probe("effect of leaving dog out at a time", "scale", "_left_out_at()"),
-    "exposure-kernel-of-descent": Probe("exposure kernel", "scale", "exposure_kernel()"),
+    "exposure-kernel-of-descent": Probe("exposure kernel", "scale", "exposure_influence()", "closed_form"),
     "stages-loo": Probe(LOO, "shift", "retrained"),
     "stages-analytic": Probe(DERIVATIVE, "offset", "retrained_derivative"),
     "stages-bif": Probe(LOCAL, "shift", "bayesian", "covariance"),
     "instantaneous-influence-from-modes": Probe(KERNEL, "scale", "kernel"),
     "class-decides-sign": Probe(LOO, "shift", "retrained"),
     "printed-same-early": Probe(KERNEL, "shift", "kernel"),
-    "specific-to-the-pair": Probe(LOO, "shift", "retrained"),
-    "other-sources": Probe(LOO, "shift", "retrained"),
+    "specific-to-the-pair": Probe("leave-one-out, loss of cat,", "shift", "retrained", "cat"),
+    "other-sources": Probe("leave-one-out, loss of cat,", "shift", "retrained", "cat"),
     "bif-is-not-loo": Probe(LOCAL, "shift", "bayesian", "influence"),
     "levels-in-order": Probe(TRAINED, "shift", "checkpoints"),
     "peaks-mark-levels": Probe(LOO, "shift", "retrained"),
@@ -123,7 +123,7 @@ PROBES = {
     "printed-step": Probe("draws of the chains", "scale", "_chains()"),
     "robust-to-the-step": Probe("variance of the chains", "scale", "_variance()", 0),
     "decay-rate-does-not-matter": Probe("sampled covariance of SGLD", "scale", "bayesian_influence()", "covariance", 1),
-    "mala-is-exact": Probe("sampled covariance", "scale", "bayesian_influence()", "covariance"),
+    "mala-is-exact": Probe("sampled influence", "scale", "sampled_influence()", "influence"),
     "free-energy-gradient": Probe("sampled losses", "scale", "sampled_losses()"),
     "bif-is-a-susceptibility": Probe("sampled influence", "scale", "sampled_influence()", "influence"),
     "unseen-samples": Probe("sampled influence", "scale", "sampled_influence()", "influence"),
@@ -146,8 +146,7 @@ PROBES = {
     "toy-coefficient": Probe("Hessian", "scale", "hessian()"),
     "rmsprop-against-sgld": Probe("estimated coefficient", "scale", "estimate_learning_coefficient()",
                                   "learning_coefficient"),
-    "measured-coefficients": Probe("estimated coefficient", "scale", "estimate_learning_coefficient()",
-                                   "learning_coefficient"),
+    "measured-coefficients": Probe("estimated coefficient", "scale", "measured_coefficients()", "extrapolated"),
     "moments-are-those-of-the-draws": Probe("streamed covariance", "scale", "bayesian_influence()", "covariance"),
     "chains-are-what-is-asked-for": Probe("draws with a burn-in", "scale", "sample()", None, 5),
     "algorithm-1-step-by-step": Probe("weights after forty steps", "scale", "_follow()", 0),
@@ -182,8 +181,11 @@ def spoiled(value, kind, size, part=None):
         return replace(value, **{part: spoiled(getattr(value, part), kind, size)})
     if isinstance(value, tuple):
         return tuple(spoiled(v, kind, size) if part is None or part == k else v for k, v in enumerate(value))
+    if part is not None:  # one query of a trajectory
+        return xr.where(value["query"] == part, spoiled(value, kind, size), value).transpose(*value.dims)
     if kind == "shift":
-        return value.copy(data=smooth(value)(value["epoch"].values - size))
+        first = value.transpose("epoch", ...)
+        return first.copy(data=smooth(first)(first["epoch"].values - size)).transpose(*value.dims)
     return value + size * abs(value).max() if kind == "offset" else value * (1 + size)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,6 @@ from validation.data_files import read_dataset
 from validation.experiments.base import Settings
 from validation.experiments.scaled_settings import settings_for
 from validation.experiments.toy import ToyExperiment
-from validation.outputs import make_writable, print_anywhere
 from validation.own_claims import load_claims
 from validation.page import write_html
 from validation.pairs import MATRIX, PAIRS
@@ -28,8 +28,11 @@ from validation.registry import Claim, Cost, Verdict, all_claims, select_claims
 from validation.report import MARKS, STYLES, print_ledger, summary, write_json
 from validation.runner import Ledger, run_ledger
 from validation.tables import DataReading
+from validation.terminal import degrade_output, make_writable
 
 _INTERRUPTED = 130
+_NOT_WRITTEN = "The report could not be written"
+_FILES = {"validation.json": write_json, "validation.html": write_html}
 
 
 def main(
@@ -62,7 +65,7 @@ def main(
     ] = None,
 ) -> None:
     """Cross-check theory, sampling and retraining; exit status 1 if a claim fails, 2 if one is inconclusive."""
-    print_anywhere()
+    degrade_output()
     console = Console(width=None if Console().is_terminal else 180)
     try:
         if data is not None and (only or quick):
@@ -71,6 +74,8 @@ def main(
             raise ValueError("--inputs, --targets and --names say what the columns of --data are; give it too.")
         own = () if own_claims is None else load_claims(own_claims)
         claims = own if data is not None else select_claims(only) if only else all_claims()
+        if out is not None:
+            make_writable(out, *_FILES)
         reading = None
         settings = Settings(training=TrainingConfig(seed=seed), seed=seed)
         if data is not None:
@@ -78,25 +83,21 @@ def main(
             console.print(reading.summary, highlight=False, markup=False)
             settings = settings_for(reading.dataset, seed=seed)
             refuse_unsolvable(reading.dataset, settings)
-        if out is not None:
-            make_writable(out)
     except ValueError as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         raise typer.Exit(2) from None
     if quick:
         claims = tuple(claim for claim in claims if claim.cost is Cost.QUICK)
     ledger = _run(console, settings, claims, reading, whole=not only)
-    lost = _write(out, ledger) if out is not None else []  # files first: printing may fail, and may be cut short
+    said = "" if out is None else _write(out, ledger)  # before the terminal, which may fail to show what was found
     try:
         print_ledger(console, ledger, details=bool(only))
         console.print(f"\n{summary(ledger)}", highlight=False)
-        if out is not None and not lost:
-            console.print(f"Written to {out / 'validation.html'} and {out / 'validation.json'}.")
+        if said:
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    for sentence in lost:
-        sys.stderr.write(f"{sentence}\n")
-    if lost:
+    if said.startswith(_NOT_WRITTEN):
         raise typer.Exit(2)
     if ledger.unfinished:
         raise typer.Exit(_INTERRUPTED)
@@ -110,15 +111,17 @@ def _split(columns: str | None) -> list[str] | None:
     return None if columns is None else [name.strip() for name in columns.split(",")]
 
 
-def _write(out: Path, ledger: Ledger) -> list[str]:
-    """Write both files, one whatever becomes of the other, and return a sentence for each that could not be."""
-    lost = []
-    for path, write in ((out / "validation.json", write_json), (out / "validation.html", write_html)):
-        try:
-            write(path, ledger)
-        except OSError as error:
-            lost.append(f"{path} could not be written: {error.strerror or error}. What was found is printed above.")
-    return lost
+def _write(out: Path, ledger: Ledger) -> str:
+    """Write both reports, each whole or not at all, and return a sentence; without room there is still the terminal."""
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished:
+            for name, write in _FILES.items():
+                write(Path(unfinished) / name, ledger)
+            for name in _FILES:
+                os.replace(Path(unfinished) / name, out / name)
+    except OSError as error:
+        return f"{_NOT_WRITTEN} in {out}: {error.strerror}. What was found stands above."
+    return f"Written to {' and '.join(str(out / name) for name in reversed(_FILES))}."
 
 
 def _run(

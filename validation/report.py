@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from validation.outputs import write_whole
 from validation.pairs import PairResult
 from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
 from validation.sentence_verdicts import SentenceVerdict, judge_sentences
-from validation.smallest_faults import smallest_fault
+from validation.smallest_faults import command, smallest_fault
 from validation.strongest import Extreme
 
 __all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "smallest", "summary", "used", "write_json"]
@@ -87,10 +86,12 @@ def bound(check: Check) -> str:
 
 def smallest(result: ClaimResult) -> list[str]:
     """Return the smallest faults that turn a claim: one planted in a measurement, one of a checked number."""
-    planted, close = smallest_fault(result.claim.identifier), result.closest
-    lines = [] if planted is None else [str(planted)]
+    name = result.claim.identifier
+    planted, close = smallest_fault(name), result.closest
+    lines = [] if planted is None else [f"{planted}, by {command(name)}"]
     if close is not None:
-        lines.append(f"{close.quantity}: a change by {number(close.slack)}")
+        only = "" if planted else ", the checked number itself"
+        lines.append(f"{close.quantity}: a change by {number(close.slack)}{only}")
     return lines
 
 
@@ -313,7 +314,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.claims
         ],
     }
-    write_whole(path, json.dumps(_finite(document), indent=2) + "\n")
+    path.write_text(json.dumps(_finite(document), indent=2) + "\n", encoding="utf-8")
 
 
 def _finite(value: object) -> object:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.curvature.memory import allowed_bytes, refuse_too_large
+from numerics.devices import usable_device
 from numerics.language.live_model import LiveModel
 from numerics.language.token_groups import count_pairs, membership_matrix, pair_labels, token_places
 from numerics.language.tokens import token_tensors
@@ -92,7 +93,7 @@ def gradient_cosine(
     )
     products, cosine = [], []
     for t in range(len(checkpoints)):
-        gradients = _Gradients(samples, checkpoints, t, dtype, device, max_memory)
+        gradients = _Gradients(samples, checkpoints, t, dtype, usable_device(device), max_memory)
         # The fewer of both are held, as many at once as fit, while the others pass by.
         product = (
             gradients.products(rows, columns) if len(rows) <= len(columns) else gradients.products(columns, rows).T
@@ -158,7 +159,7 @@ def class_gradient_cosine(
     pairs, names = count_pairs(membership, labels), list(classes)
     found: dict[str, list[np.ndarray]] = {"correlation": [], "covariance": [], "still": []}
     for t in range(len(checkpoints)):
-        gradients = _Gradients(samples, checkpoints, t, dtype, device, max_memory)
+        gradients = _Gradients(samples, checkpoints, t, dtype, usable_device(device), max_memory)
         cosine, product = gradients.class_sums(membership, labels)
         with np.errstate(invalid="ignore", divide="ignore"):
             found["correlation"].append(cosine / pairs)
@@ -233,32 +234,49 @@ class _Gradients:
     ) -> tuple[Float[np.ndarray, "a a"], Float[np.ndarray, "a a"]]:
         """Return the sums of cosines and of products over the pairs with different labels, as in `class_influence`."""
         used = np.flatnonzero(membership.any(axis=0))
-        _, first = np.unique(labels, return_index=True)
+        _, first, number = np.unique(labels, return_index=True, return_inverse=True)
         # One label after the other, labels in the order of the text, so that a sequence's come in one piece.
-        used = used[np.argsort(first[np.unique(labels, return_inverse=True)[1].ravel()[used]], kind="stable")]
-        size = (2, len(membership), len(self._live.weights))
-        total, own = (self._live.weights.new_zeros(size, dtype=torch.float64) for _ in range(2))
-        within = self._live.weights.new_zeros((2, size[1], size[1]), dtype=torch.float64)
-        open_label = labels[used[0]]
-        for run in np.split(used, np.flatnonzero(np.diff(used // self._targets.shape[1])) + 1):
-            for places, found in self.pieces(run):
-                tokens = run[places]
-                length = torch.from_numpy(np.sqrt(self.squares[tokens])).to(found)[:, None]
-                unit = torch.where(length > 0, found / length, 0.0)
-                for piece in np.split(np.arange(len(tokens)), np.flatnonzero(np.diff(labels[tokens])) + 1):
-                    if labels[tokens[piece[0]]] != open_label:
-                        total += own
-                        within += own @ own.mT
-                        own.zero_()
-                        open_label = labels[tokens[piece[0]]]
-                    members = torch.from_numpy(membership[:, tokens[piece]]).to(found)
-                    own += torch.stack(
-                        [members @ unit[piece[0] : piece[-1] + 1], members @ found[piece[0] : piece[-1] + 1]]
-                    )
-        total += own
-        within += own @ own.mT
+        ordered = used[np.argsort(first[number.ravel()[used]], kind="stable")]
+        classes, weights = len(membership), self._live.weights
+        total = weights.new_zeros((2, classes, len(weights)), dtype=torch.float64)
+        within = weights.new_zeros((2, classes, classes), dtype=torch.float64)
+        own: dict[int, torch.Tensor] = {}  # sums over the tokens of the label at hand, of the classes that have some
+
+        def close() -> None:
+            rows = torch.tensor(sorted(own))
+            sums = torch.stack([own[int(a)] for a in rows], dim=1)
+            total[:, rows] += sums
+            within[:, rows[:, None], rows] += sums @ sums.mT
+            own.clear()
+
+        label = labels[ordered[0]]
+        for tokens, found in self._in_order(ordered):
+            length = torch.from_numpy(np.sqrt(self.squares[tokens])).to(found)[:, None]
+            both = torch.stack([torch.where(length > 0, found / length, 0.0), found])
+            for piece in np.split(np.arange(len(tokens)), np.flatnonzero(np.diff(labels[tokens])) + 1):
+                if labels[tokens[piece[0]]] != label:
+                    close()
+                    label = labels[tokens[piece[0]]]
+                members = membership[:, tokens[piece]]
+                for a in np.flatnonzero(members.any(axis=1)):
+                    of_class = both[:, torch.from_numpy(piece[members[a]])].sum(dim=1)
+                    own[int(a)] = own[int(a)] + of_class if int(a) in own else of_class
+        close()
         cosine, product = (total @ total.mT - within).cpu().numpy()
         return cosine, product
+
+    def _in_order(self, ordered: Int[np.ndarray, " m"]) -> Iterator[tuple[Int[np.ndarray, " k"], torch.Tensor]]:
+        """Yield the gradients of tokens in that order: by sequences and then held if all fit, else as they come."""
+        if len(ordered) > self._held:
+            for run in np.split(ordered, np.flatnonzero(np.diff(ordered // self._targets.shape[1])) + 1):
+                for places, found in self.pieces(run):
+                    yield run[places], found
+            return
+        kept = self._live.weights.new_empty((len(ordered), len(self._live.weights)), dtype=torch.float64)
+        for places, found in self.pieces(ordered):
+            kept[torch.from_numpy(places)] = found
+        for first in range(0, len(ordered), self._together):
+            yield ordered[first : first + self._together], kept[first : first + self._together]
 
 
 def _shape(samples: Samples) -> tuple[int, int]:

@@ -116,7 +116,7 @@ class LiveModel:
 
             if self._batched is None:
                 self._batched = self._agrees(losses, positions[0], alone(positions[0]))
-            if self._batched:
+            if self._batched and len(positions) > 1:
                 return self._backward_together(losses, positions)
             return torch.stack([alone(position) for position in positions])
 

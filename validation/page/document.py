@@ -9,8 +9,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+from numerics.stores import write_whole
 from validation.claims import FAMILIES
-from validation.outputs import write_whole
 from validation.page.claims import claims_section, tally, way_matrix
 from validation.page.glossary import glossary
 from validation.page.measures import heat_map, pair_table, strongest_table

@@ -11,7 +11,7 @@ SENTENCES: tuple[Sentence, ...] = (
         "4",
         "computing influence at the level of individual tokens rather than sequences incurs no additional "
         "computational cost",
-        reason="A statement about cost: no claim measures time.",
+        (Evidence("no-extra-cost"),),
     ),
     Sentence(
         "4",
