@@ -76,6 +76,6 @@ def draw(results: Results) -> Figure:
             axes.set_xlabel("step")
         figure.supylabel("mean correlation of losses (positive = helps)", fontsize="medium")
         handles, labels = panels[0].get_legend_handles_labels()
-        for line in figure.legend(handles, labels, loc="outside lower center", ncols=3).get_lines():
-            line.set_linewidth(1.4)  # thick is a class on itself, wherever it stands
+        for handle in figure.legend(handles, labels, loc="outside lower center", ncols=3).get_lines():
+            handle.set_linewidth(1.4)  # thick is a class on itself, wherever it stands
     return figure
