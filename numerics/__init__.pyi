@@ -99,6 +99,8 @@ from .fleets.sweep_measures import (
 )
 from .language.bigram import BigramModel as BigramModel
 from .language.class_influence import class_influence as class_influence
+from .language.gradient_cosine import class_gradient_cosine as class_gradient_cosine
+from .language.gradient_cosine import gradient_cosine as gradient_cosine
 from .language.induction import (
     attention_patterns as attention_patterns,
 )
@@ -305,6 +307,7 @@ __all__ = [
     "branching_epochs",
     "chance_recall",
     "check_model",
+    "class_gradient_cosine",
     "class_influence",
     "class_recall",
     "classical_mds",
@@ -320,6 +323,7 @@ __all__ = [
     "gauss_newton_matrix",
     "gauss_newton_operator",
     "gaussian_learning_coefficient",
+    "gradient_cosine",
     "gradient_flow",
     "gradient_kernel",
     "group_influence",

@@ -34,6 +34,7 @@ from paper_figs import (
     figure_e4,
     figure_e5,
     figure_e6,
+    figure_l1,
 )
 from paper_figs.results import Results
 from paper_figs.style import figure_style
@@ -48,7 +49,7 @@ class PaperFigure:
     Parameters
     ----------
     identifier
-        Its number in the paper, "a" for the one of Appendix A, or "e1", "e2", ... for those beyond the paper.
+        Its number in the paper, "a" for the one of Appendix A, or "e1", "e2", ... and "l1" for those beyond the paper.
     about
         What it shows, in a few words.
     draw, data, caption
@@ -91,6 +92,7 @@ _MODULES = {
     "e4": ("bias of Algorithm 1", figure_e4),
     "e5": ("learning coefficients against Aoyagi's", figure_e5),
     "e6": ("which measures agree", figure_e6),
+    "l1": ("single pairs of tokens: noise, and the limit of strong localization", figure_l1),
 }
 
 FIGURES: Mapping[str, PaperFigure] = {
@@ -139,7 +141,7 @@ def save_figure(figure: PaperFigure, results: Results, folder: Path) -> list[Pat
         drawn.set_layout_engine("none")  # the second image takes the layout of the first, which takes long to find
         drawn.savefig(paths[1], metadata={"CreationDate": None})
         figure.data(results).to_netcdf(paths[2], engine="h5netcdf")
-        paths[3].write_text(caption + "\n")
+        paths[3].write_text(caption + "\n", encoding="utf-8")
         return [path.rename(folder / path.name) for path in paths]
 
 

@@ -14,7 +14,7 @@ from numerics import TrainingConfig
 from paper_figs.cache import ResultCache
 from paper_figs.progress import Reporter
 from validation import ToyExperiment, ToySettings
-from validation.experiments.language import InductionRun, InductionSettings
+from validation.experiments.language import InductionRun, InductionSettings, kept_folder
 from validation.experiments.learning_coefficients import CoefficientSettings
 from validation.experiments.sampler_bias import RELATIVE_STEP, BiasSettings
 from validation.experiments.sweeps import SweepSettings, leave_one_out_sweeps
@@ -23,6 +23,7 @@ from validation.experiments.text_model import TextRun, TextSettings
 __all__ = ["FigureSettings", "Results", "computed_once"]
 
 Result = TypeVar("Result")
+Kept = TypeVar("Kept", bound=xr.Dataset | xr.DataArray)
 
 _MEASURES = (
     "retrained",
@@ -175,7 +176,7 @@ class Results:
         self.memory: dict[object, object] = {}
         self._cache = cache or ResultCache(None)
 
-    def kept(self, name: str, settings: object, compute: Callable[[], Result]) -> Result:
+    def kept(self, name: str, settings: object, compute: Callable[[], Kept]) -> Kept:
         """Return a result from the cache or compute it; `settings` is all it depends on besides the code."""
         return self._cache.get(name, settings, compute)
 
@@ -264,7 +265,7 @@ class Results:
     def induction(self) -> InductionRun:
         """A language model trained from scratch while induction heads form; checkpoints and draws are kept."""
         s, device = self.settings.induction, self.settings.device
-        folder = self._cache.folder("induction", (s, device))
+        folder = kept_folder("induction", s.trained_by) or self._cache.folder("induction", (s, device))
         return InductionRun(s, folder, self.reporter.announce, device, counted=self.reporter.counted)
 
     @cached_property

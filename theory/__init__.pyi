@@ -88,6 +88,9 @@ from .posteriors.language import (
     gate_slope as gate_slope,
 )
 from .posteriors.language import (
+    pair_noise as pair_noise,
+)
+from .posteriors.language import (
     steepest_gate as steepest_gate,
 )
 from .posteriors.learning_coefficient import (
@@ -215,6 +218,7 @@ __all__ = [
     "loss_autocorrelation_times",
     "mode_strength",
     "monomial_learning_coefficient",
+    "pair_noise",
     "paper_svd_response",
     "phase_transition",
     "phase_weights",

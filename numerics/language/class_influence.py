@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from numerics.language.token_draws import TokenDraws, as_token_draws
+from numerics.language.token_groups import count_pairs, membership_matrix, pair_labels, sum_groups
 from theory import checks
 from theory.trajectories import labelled_array
 
-__all__ = ["class_influence", "deviations", "membership_matrix"]
+__all__ = ["class_influence", "deviations"]
 
 _NUMBERS_TOGETHER = 2**22  # deviations held at once: 32 MB
 _BLOCKS = 8  # blocks of draws a chain behind the standard error
@@ -83,13 +84,13 @@ def class_influence(
     """
     found = as_token_draws(draws)
     membership = membership_matrix(classes, found.shape)
-    labels = _labels(apart, found.shape)
+    labels = pair_labels(apart, found.shape)
     blocks = checks.integer("blocks", blocks, at_least=1)
     if found.draws < 2 * blocks:
         raise ValueError(
             f"{found.draws} draws a chain do not make {blocks} blocks of at least two; take more draws or fewer blocks."
         )
-    pairs = _pairs(membership, labels)
+    pairs = count_pairs(membership, labels)
     names = list(classes)
     results: dict[str, list[np.ndarray]] = {}
     for epoch in found.epochs:
@@ -114,32 +115,6 @@ def class_influence(
     return xr.Dataset({**arrays, "still": unmoved, "pairs": counted}, attrs=arrays["correlation"].attrs)
 
 
-def membership_matrix(classes: Mapping[str, ArrayLike], shape: tuple[int, int]) -> Bool[np.ndarray, "a tokens"]:
-    """Return which tokens belong to each class, shape (classes, N J), refusing classes that do not fit.
-
-    Examples
-    --------
-    >>> membership_matrix({"a": [[1, 0]], "b": [[0, 0]]}, (1, 2))
-    Traceback (most recent call last):
-    ...
-    ValueError: class 'b' holds no token; leave it out.
-    """
-    if not classes:
-        raise ValueError("classes names no class; give at least one.")
-    rows = []
-    for name, members in classes.items():
-        row = np.asarray(members)
-        if row.shape != shape:
-            raise ValueError(
-                f"class {name!r} has shape {row.shape}, but there are (sequences, positions) = {shape} tokens."
-            )
-        row = row.astype(bool).ravel()
-        if not row.any():
-            raise ValueError(f"class {name!r} holds no token; leave it out.")
-        rows.append(row)
-    return np.stack(rows)
-
-
 def deviations(
     chains: list[Float[np.ndarray, "draws tokens"]], tokens: Int[np.ndarray, " k"] | slice
 ) -> Float[np.ndarray, "k c draws"]:
@@ -155,39 +130,6 @@ def deviations(
     values = np.stack([np.ascontiguousarray(chain[:, tokens].T) for chain in chains], axis=1).astype(np.float64)
     values -= values.mean(axis=(1, 2), keepdims=True)
     return values
-
-
-def _labels(apart: str | ArrayLike, shape: tuple[int, int]) -> Int[np.ndarray, " tokens"]:
-    if isinstance(apart, str):
-        checks.choice("apart", apart, ("position", "sequence"))
-        grid = np.arange(shape[0] * shape[1]).reshape(shape)
-        return (grid if apart == "position" else grid // shape[1]).ravel()
-    labels = np.asarray(apart)
-    if labels.shape != shape:
-        raise ValueError(f"labels have shape {labels.shape}, but there are (sequences, positions) = {shape} tokens.")
-    return np.unique(labels.ravel(), return_inverse=True)[1].ravel()
-
-
-def _groups(
-    membership: Bool[np.ndarray, "a k"], labels: Int[np.ndarray, " k"]
-) -> tuple[sparse.csr_array, Int[np.ndarray, " g"], Int[np.ndarray, " g"]]:
-    """Return a matrix (groups, tokens) that sums the tokens of one class and one label, and class and label of each."""
-    of_class, token = np.nonzero(membership)
-    width = int(labels.max()) + 1
-    keys, group = np.unique(of_class * width + labels[token], return_inverse=True)
-    shape = (len(keys), membership.shape[1])
-    matrix = sparse.csr_array((np.ones(len(token)), (group.ravel(), token)), shape=shape)
-    return matrix, keys // width, keys % width
-
-
-def _pairs(membership: Bool[np.ndarray, "a tokens"], labels: Int[np.ndarray, " tokens"]) -> Float[np.ndarray, "a a"]:
-    """Return how many pairs count, as the same expression with counts."""
-    sizes = membership.sum(axis=1).astype(np.float64)
-    matrix, of_class, label = _groups(membership, labels)
-    counts = sparse.csr_array(
-        (np.asarray(matrix.sum(axis=1)).ravel(), (of_class, label)), shape=(len(membership), int(labels.max()) + 1)
-    )
-    return np.outer(sizes, sizes) - (counts @ counts.T).toarray()
 
 
 def _draw_by_draw(
@@ -210,7 +152,7 @@ def _draw_by_draw(
         members = membership[:, tokens]
         own = pooled - pooled.mean(axis=2, keepdims=True)
         own_labels = np.unique(labels[tokens], return_inverse=True)[1].ravel()
-        matrix, of_class, label = _groups(members, own_labels)
+        matrix, of_class, label = sum_groups(members, own_labels)
         rows = [np.flatnonzero(of_class == a) for a in range(classes)]
         shared = [np.intersect1d(label[rows[a]], label[rows[b]], return_indices=True)[1:] for a, b in upper]
         for suffix, values, free in (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -42,6 +43,7 @@ class LiveModel:
     def __init__(self, model: TorchModel, weights: Float[torch.Tensor, " d"]) -> None:
         self._model = model
         self._logits: int | None = None
+        self._batched: bool | None = None  # whether many gradients go backward at once; found out at the first ones
         self.module = copy.deepcopy(model.module).to(weights)
         self._free: list[torch.nn.Parameter] = []
         self.weights = weights.detach().clone()
@@ -84,14 +86,71 @@ class LiveModel:
             mean.backward()
         return mean.detach()
 
+    def vocabulary(self, inputs: Int[torch.Tensor, "n t"]) -> int:
+        """Return how many logits the model gives a token."""
+        if self._logits is None:
+            with torch.no_grad():
+                self._logits = int(self._outputs(inputs[:1]).shape[-1])
+        return self._logits
+
+    def token_gradients(
+        self, inputs: Int[torch.Tensor, " t"], targets: Int[torch.Tensor, " t"], positions: Sequence[int]
+    ) -> Float[torch.Tensor, "k d"]:
+        """Return the gradients of the losses at some positions of one sequence, from one forward pass.
+
+        All go backward at once where torch can batch every operation of the module, which is tried on one of them.
+
+        Examples
+        --------
+        >>> from numerics.language.bigram import BigramModel
+        >>> from numerics.language.tokens import next_token_loss
+        >>> live = LiveModel(TorchModel(BigramModel(2), next_token_loss), torch.zeros(4))
+        >>> live.token_gradients(torch.tensor([0, 1]), torch.tensor([1, 1]), [1])
+        tensor([[ 0.0000,  0.0000,  0.5000, -0.5000]])
+        """
+        with torch.enable_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            losses = self.token_losses(inputs[None], targets[None])[0]
+
+            def alone(position: int) -> Float[torch.Tensor, " d"]:
+                return self._flat(losses[position])
+
+            if self._batched is None:
+                self._batched = self._agrees(losses, positions[0], alone(positions[0]))
+            if self._batched and len(positions) > 1:
+                return self._backward_together(losses, positions)
+            return torch.stack([alone(position) for position in positions])
+
+    def _agrees(self, losses: Float[torch.Tensor, " t"], position: int, expected: Float[torch.Tensor, " d"]) -> bool:
+        """Return whether the batched backward pass exists and gives the gradient that the plain one does."""
+        try:
+            found = self._backward_together(losses, [position])[0]
+        except (RuntimeError, NotImplementedError):
+            return False
+        # Two orders of the same sums: some thousand roundings at most.
+        reach = 1e3 * torch.finfo(expected.dtype).eps * expected.norm()
+        return bool((found - expected).norm() <= reach)
+
+    def _backward_together(
+        self, losses: Float[torch.Tensor, " t"], positions: Sequence[int]
+    ) -> Float[torch.Tensor, "k d"]:
+        one_hot = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)[list(positions)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            pieces = torch.autograd.grad(
+                losses, self._free, one_hot, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            )
+        return torch.cat([piece.flatten(1) for piece in pieces], dim=1)
+
+    def _flat(self, value: Float[torch.Tensor, ""]) -> Float[torch.Tensor, " d"]:
+        pieces = torch.autograd.grad(value, self._free, retain_graph=True, materialize_grads=True)
+        return torch.cat([piece.flatten() for piece in pieces])
+
     def record(self, samples: Samples) -> Float[torch.Tensor, "n t"]:
         """Return the loss of every token of all samples, a fixed number of sequences at a time."""
         assert isinstance(samples.inputs, torch.Tensor)
         assert isinstance(samples.targets, torch.Tensor)
         with torch.no_grad():
-            if self._logits is None:
-                self._logits = self._outputs(samples.inputs[:1]).shape[-1]
-            together = max(1, _LOGITS_TOGETHER // (self._logits * samples.targets.shape[1]))
+            together = max(1, _LOGITS_TOGETHER // (self.vocabulary(samples.inputs) * samples.targets.shape[1]))
             return torch.cat(
                 [
                     self.token_losses(inputs, targets)
@@ -114,8 +173,7 @@ class LiveModel:
         def product(vector: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, " d"]:
             with torch.enable_grad():
                 # A parameter that enters linearly, or not at all, has no second derivative.
-                pieces = torch.autograd.grad(flat @ vector, parameters, retain_graph=True, materialize_grads=True)
-            return torch.cat([piece.flatten() for piece in pieces])
+                return self._flat(flat @ vector)
 
         self.gradient.copy_(flat.detach())
         return product

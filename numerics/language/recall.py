@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from numerics.language.class_influence import membership_matrix
 from numerics.language.token_draws import TokenDraws, as_token_draws
+from numerics.language.token_groups import membership_matrix
 from theory import checks
 from theory.trajectories import labelled_array
 

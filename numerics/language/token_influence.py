@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from numerics.language.class_influence import deviations
 from numerics.language.token_draws import TokenDraws, as_token_draws
+from numerics.language.token_groups import token_places
 from theory.trajectories import labelled_array
 
 __all__ = ["token_influence"]
@@ -65,7 +66,9 @@ def token_influence(
     found = as_token_draws(draws)
     if found.draws < 4:
         raise ValueError(f"effective draws need at least 4 draws a chain, but there are {found.draws}.")
-    rows, columns = (_places(name, value, found.shape) for name, value in (("sources", sources), ("queries", queries)))
+    rows, columns = (
+        token_places(name, value, found.shape) for name, value in (("sources", sources), ("queries", queries))
+    )
     label = [f"{i}:{k}" for i, k in np.ndindex(found.shape)] if names is None else list(names)
     if len(label) != found.tokens:
         raise ValueError(f"{len(label)} names were given for {found.tokens} tokens.")
@@ -96,21 +99,6 @@ def token_influence(
         },
         attrs=dict(found.attrs),
     )
-
-
-def _places(name: str, value: ArrayLike, shape: tuple[int, int]) -> Int[np.ndarray, " m"]:
-    pairs = np.asarray(value)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu" or len(pairs) == 0:
-        raise ValueError(
-            f"{name} must be whole numbers (sequence, position), shape (m, 2), but have shape {pairs.shape}."
-        )
-    outside = ((pairs < 0) | (pairs >= np.array(shape))).any(axis=1)
-    if outside.any():
-        raise ValueError(
-            f"{name} asks for token {tuple(pairs[outside][0].tolist())}, but there are {shape[0]} sequences of "
-            f"{shape[1]} positions."
-        )
-    return np.ravel_multi_index((pairs[:, 0], pairs[:, 1]), shape).astype(np.int64)
 
 
 def _moments(

@@ -22,10 +22,12 @@ import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from numerics.devices import usable_device
 from numerics.errors import SamplerDiverged, StepSizeWarning, StoreMismatch
 from numerics.executors import run_tasks
 from numerics.language.live_model import LiveModel
 from numerics.language.token_draws import TokenDraws, chain_path
+from numerics.language.tokens import token_tensors
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.digest import digest
 from numerics.models.samples import Samples
@@ -222,24 +224,15 @@ def _plan(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
     asked = corpus if recorded is None else recorded
-    return _Plan(corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(device))
+    return _Plan(
+        corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(usable_device(device))
+    )
 
 
 def _token_shape(samples: Samples) -> tuple[int, int]:
     """Return the numbers of sequences and of positions, refusing samples that are not sequences of tokens."""
-    _, targets = _tensors(samples)
+    _, targets = token_tensors(samples)
     return targets.shape[0], targets.shape[1]
-
-
-def _tensors(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-    for key, tree in (("inputs", samples.inputs), ("targets", samples.targets)):
-        if not isinstance(tree, torch.Tensor) or tree.ndim != 2:
-            raise TypeError(f"{key} must be one tensor of token ids, (sequences, positions); see token_samples.")
-    if samples.present is not None:
-        raise ValueError("sequences with absent tokens cannot be sampled per token; cut them to one length.")
-    assert isinstance(samples.inputs, torch.Tensor)
-    assert isinstance(samples.targets, torch.Tensor)
-    return samples.inputs, samples.targets
 
 
 def _each(
@@ -291,7 +284,7 @@ def _measure_curvature(task: _Task) -> tuple[float, float]:
         live = LiveModel(task.checkpoint.model_at(0), _weights(task))
         count = min(len(plan.corpus), max(_CURVATURE_SEQUENCES, plan.batch_size or 0))
         chosen = torch.from_numpy(np.random.default_rng(plan.seed).permutation(len(plan.corpus))[:count])
-        inputs, targets = (x[chosen].to(plan.device) for x in _tensors(plan.corpus))
+        inputs, targets = (x[chosen].to(plan.device) for x in token_tensors(plan.corpus))
         product = live.curvature_product(inputs, targets)
         slope = float(live.gradient.abs().max())
         size = len(live.weights)
@@ -346,7 +339,7 @@ def _run_chain(task: _Task) -> None:
 def _chain(task: _Task, start: Float[torch.Tensor, " d"], kept: np.ndarray) -> None:
     plan, epoch = task.plan, float(task.checkpoint.epochs[0])
     live = LiveModel(task.checkpoint.model_at(0), start)
-    inputs, targets = (x.to(plan.device) for x in _tensors(plan.corpus))
+    inputs, targets = (x.to(plan.device) for x in token_tensors(plan.corpus))
     recorded = plan.recorded.like(start)
     entropy = np.random.SeedSequence([plan.seed, int(np.float64(epoch).view(np.uint64)), task.chain])
     for_noise, for_batches = entropy.spawn(2)

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from numerics.models.samples import Samples
 from theory import checks
 
-__all__ = ["cut_documents", "next_token_loss", "token_ids", "token_samples"]
+__all__ = ["cut_documents", "next_token_loss", "token_ids", "token_samples", "token_tensors"]
 
 
 def token_ids(
@@ -103,6 +103,24 @@ def token_samples(
     checked = torch.from_numpy(token_ids(ids, vocabulary=vocabulary, context=context))
     names = tuple(names) or tuple(f"sequence-{i}" for i in range(len(checked)))
     return Samples(checked[:, :-1].contiguous(), checked[:, 1:].contiguous(), names)
+
+
+def token_tensors(samples: Samples) -> tuple[Int[torch.Tensor, "n j"], Int[torch.Tensor, "n j"]]:
+    """Return inputs and targets of sequences of tokens, refusing samples that are none.
+
+    Examples
+    --------
+    >>> token_tensors(token_samples([[5, 6, 7]]))
+    (tensor([[5, 6]]), tensor([[6, 7]]))
+    """
+    for key, tree in (("inputs", samples.inputs), ("targets", samples.targets)):
+        if not isinstance(tree, torch.Tensor) or tree.ndim != 2:
+            raise TypeError(f"{key} must be one tensor of token ids, (sequences, positions); see token_samples.")
+    if samples.present is not None:
+        raise ValueError("sequences with absent tokens cannot be taken token by token; cut them to one length.")
+    assert isinstance(samples.inputs, torch.Tensor)
+    assert isinstance(samples.targets, torch.Tensor)
+    return samples.inputs, samples.targets
 
 
 def next_token_loss(

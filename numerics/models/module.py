@@ -76,8 +76,8 @@ class TorchModel:
     Parameters
     ----------
     module
-        Copied, and used in evaluation mode: a loss must be a function of the weights, without dropout, and normalised
-        by running statistics if at all.
+        Copied, without what torch.compile or DataParallel put around it, and used in evaluation mode: a loss must be a
+        function of the weights, without dropout, and normalised by running statistics if at all.
     loss
         ``loss(outputs, targets)`` returns n losses, each of its own sample alone, or (n, k) for k parts of each sample,
         whose mean is the sample's loss; 1/2 |y - f(x)|^2 if not given. For classes:
@@ -124,6 +124,14 @@ class TorchModel:
     def __post_init__(self) -> None:
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, but {type(self.module).__name__} was given.")
+        object.__setattr__(self, "module", _unwrapped(self.module))
+        for name, held in self.module.named_parameters():
+            if isinstance(held, torch.nn.parameter.UninitializedParameter):
+                raise ValueError(
+                    f"parameter {name!r} has no shape yet (a lazy module): call the module on an input first."
+                )
+            if held.is_meta:
+                raise ValueError(f"parameter {name!r} holds no numbers (device 'meta'): load its weights first.")
         chosen = _chosen(self.module, self.parameters)
         kinds = {(p.dtype, p.device) for p in chosen.values()}
         if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
@@ -132,9 +140,12 @@ class TorchModel:
                 f"the module's parameters must share one real dtype and one device, but there are {listing}."
             )
         object.__setattr__(self, "free", tuple(chosen))
-        module = copy.deepcopy(self.module).eval()
+        module = _copied(self.module).eval()
         for name, held in module.named_parameters():
             held.requires_grad_(name in chosen)
+        for part in module.modules():
+            if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+                part.sparse = False  # the same gradient, as one flat vector can hold it
         object.__setattr__(self, "module", module)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -258,6 +269,8 @@ class TorchModel:
         result = loss(outputs, targets)
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the loss must return a tensor, but it returned {type(result).__name__}.")
+        if not result.is_floating_point():
+            raise TypeError(f"the loss must return real numbers that have a gradient, but it returned {result.dtype}.")
         return result
 
     @cached_property
@@ -360,6 +373,28 @@ class _Called(torch.nn.Module):
         if isinstance(result, Mapping):
             return result.get("logits", result)
         return getattr(result, "logits", result)
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that torch.compile, DataParallel or DistributedDataParallel stand around."""
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = inner
+        elif isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            module = module.module
+        else:
+            return module
+
+
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # a module may hold anything
+        raise ValueError(
+            f"{type(module).__name__} cannot be copied: {error}. A module that holds the result of a computation, as "
+            "torch.nn.utils.weight_norm and spectral_norm leave it, comes through torch.nn.utils.parametrizations "
+            "instead, or with the hook removed."
+        ) from error
 
 
 def _chosen(module: torch.nn.Module, choice: Choice) -> dict[str, torch.nn.Parameter]:

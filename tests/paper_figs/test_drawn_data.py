@@ -229,3 +229,20 @@ def test_figure_e6_writes_every_number(results, drawn):
     written = {tuple(t.get_position()): t.get_text() for t in axes.texts}
     for i, j in np.ndindex(*table.shape):
         assert abs(float(written[(j, i)]) - float(table[i, j])) <= 0.005 + 1e-12
+
+
+def test_figure_l1_draws_the_limit_as_lines_and_chains_as_dots(results, drawn, has_line):
+    shown = FIGURES["l1"].data(results)
+    for axes, name in zip(
+        panels(drawn("l1"), "mean covariance", "mean correlation"), ("covariance", "correlation"), strict=True
+    ):
+        for pair in shown["pair"].values:
+            assert has_line(axes, shown["step"], shown[f"{name}_limit"].sel(pair=pair))
+            assert has_line(axes, shown["epoch"], shown[name].sel(pair=pair))
+    (noise,) = panels(drawn("l1"), "noise of a pair")
+    for step_size in np.unique(shown["step_size"]):
+        part = shown.isel(length=np.flatnonzero(shown["step_size"].values == step_size))
+        assert has_line(noise, part["relaxation_times"], part["noise"])
+        assert has_line(noise, part["relaxation_times"], part["unrelated"])
+    # Chains at initial weights, of a model that has hardly learned, hold no more than the localization knows.
+    assert float((shown["noise"] / shown["unrelated"]).max()) < 1.2

@@ -144,10 +144,10 @@ def test_figures_are_found_by_any_spelling_of_their_name():
 
 def test_every_figure_of_the_theory_and_the_toy_model_is_there():
     paper = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    assert set(FIGURES) == {*paper, "a", "e1", "e2", "e3", "e4", "e5", "e6"}
+    assert set(FIGURES) == {*paper, "a", "e1", "e2", "e3", "e4", "e5", "e6", "l1"}
 
 
 @pytest.mark.parametrize("name", ["99", "16", "", "0", "3a"])
 def test_an_unknown_figure_is_refused_with_a_list(name):
-    with pytest.raises(ValueError, match=rf"There is no figure '{name}' here; available are 1, 2, .*e6\."):
+    with pytest.raises(ValueError, match=rf"There is no figure '{name}' here; available are 1, 2, .*l1\."):
         find_figures(["2", name])

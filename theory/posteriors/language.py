@@ -1,4 +1,4 @@
-r"""What can be known exactly of influence between tokens: an induction gate, a table of bigrams, bounds on losses.
+r"""What can be known exactly of influence between tokens: an induction gate, a table of bigrams, the noise of a pair.
 
 *Induction gate.* One weight opens a gate s = 1 / (1 + e^{-theta}) between a base and a copy of an earlier token,
 
@@ -42,6 +42,7 @@ __all__ = [
     "gate_losses",
     "gate_posterior",
     "gate_slope",
+    "pair_noise",
     "steepest_gate",
 ]
 
@@ -235,3 +236,54 @@ def entropy_rate(transition: ArrayLike) -> float:
     if rank < size:
         raise ValueError("the chain has several stationary distributions: some states are never reached from others.")
     return float(stationary @ special.entr(matrix).sum(axis=1))
+
+
+def pair_noise(relaxation_times: float, *, chains: int, draws: int) -> float:
+    """Return the standard deviation of the sample correlation of two unrelated losses, around 0.
+
+    n independent draws have 1 / sqrt(n - 1), so that chains are worth 1 + 1 / noise^2 of them.
+
+    Parameters
+    ----------
+    relaxation_times
+        Length of a chain, step x localization x draws / 2, below the number of draws.
+    chains, draws
+        Chains, all started at the checkpoint, and draws a chain, the start included; one step a draw.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three draws in all, or the chain is longer than it has steps.
+
+    Examples
+    --------
+    >>> few = pair_noise(0.1, chains=4, draws=200)  # the printed 800 draws
+    >>> round(1 + 1 / few**2, 1)
+    7.9
+    """
+    chains = checks.integer("chains", chains, at_least=1)
+    draws = checks.integer("draws", draws, at_least=2)
+    times = checks.positive("relaxation_times", relaxation_times)
+    if chains * draws < 3:
+        raise ValueError(f"{chains} x {draws} draws always correlate with 1 or -1; use three or more.")
+    if times > draws:
+        raise ValueError(
+            f"a chain of {draws} draws is {times:g} relaxation times long, but a step longer than one of them "
+            "does not relax; lower the step."
+        )
+    kept = np.log1p(-times / draws) if times < draws else -np.inf  # log of the autocorrelation of a step
+    s, t = np.ogrid[:draws, :draws]
+    with np.errstate(invalid="ignore"):  # 0 x infinity, of a step that forgets everything
+        here, back = (np.exp(np.where(lag > 0, kept * lag, 0.0)) for lag in (np.abs(s - t), s + t))
+    kernel = here - back
+    alone = np.linalg.eigvalsh(kernel)
+    # The mean over all draws is taken off the mean of the chains; differences between chains do not see it.
+    centred = kernel - kernel.mean(axis=0) - kernel.mean(axis=1, keepdims=True) + kernel.mean()
+    values = np.concatenate([np.tile(alone, chains - 1), np.linalg.eigvalsh(centred)])
+    values = np.maximum(values, 0.0) / values.sum()
+    # Smooth in log t and gone at both ends: there the trapezoidal rule gains digits with each node.
+    log_t = np.linspace(-30, 60, 1441)
+    falling = -0.5 * np.log1p(2 * np.exp(log_t)[:, None] * values).sum(axis=1)
+    weight = np.exp(log_t + falling) * (log_t[1] - log_t[0])
+    means = (weight[:, None] / (1 + 2 * np.exp(log_t)[:, None] * values)).sum(axis=0)
+    return float(np.sqrt(np.square(values * means).sum()))

@@ -6,10 +6,11 @@ formation; claims and figures take everything from it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+import numerics
 from numerics import (
     SGLD,
     CausalTransformer,
@@ -38,6 +40,8 @@ from numerics import (
     sample_tokens,
     token_samples,
 )
+from numerics.executors import run_tasks
+from numerics.models.digest import digest
 from theory import steepest_gate
 from theory.trajectories import labelled_array
 
@@ -48,6 +52,8 @@ __all__ = [
     "InductionSettings",
     "formation_of",
     "induction_run",
+    "induction_runs",
+    "kept_folder",
     "uncounted",
 ]
 
@@ -107,9 +113,17 @@ class InductionSettings:
     corpus_size: int = 512
     seed: int = 0
 
+    @property
+    def trained_by(self) -> tuple[object, ...]:
+        """What decides on the checkpoints, which settings that differ in their sampling alone share."""
+        return (self.model, self.corpus, self.training, self.every, self.seed)
+
     @classmethod
-    def seeded(cls, seed: int, *, quick: bool = False) -> InductionSettings:
+    def seeded(cls, seed: int, *, quick: bool = False, brief: bool = False) -> InductionSettings:
         """Return the settings for one seed; `quick` ones take seconds, and no induction heads form.
+
+        `brief` ones train the same model and sample it at half as many steps, half as long: what claims about three
+        runs can afford.
 
         Examples
         --------
@@ -117,7 +131,8 @@ class InductionSettings:
         3
         """
         if not quick:
-            return cls(corpus=SyntheticCorpus(seed=seed), seed=seed)
+            whole = cls(corpus=SyntheticCorpus(seed=seed), seed=seed)
+            return replace(whole, around=(-100, 0, 25, 50, 400), draws=100) if brief else whole
         return cls(
             model=TransformerConfig(vocabulary=32, context=16, width=16),
             corpus=SyntheticCorpus(vocabulary=32, length=17, successors=3, longest=8, seed=seed),
@@ -143,7 +158,7 @@ class InductionRun:
     settings
         See `InductionSettings`.
     folder
-        Where checkpoints and draws are kept, so that a killed run goes on; a temporary folder if not given.
+        Where checkpoints and draws are kept, so that a killed run goes on; see `kept_folder` if not given.
     announce
         Called with a short phrase before each longer computation.
     device
@@ -167,6 +182,7 @@ class InductionRun:
         counted: Counted | None = None,
     ) -> None:
         self.settings = settings or InductionSettings()
+        folder = folder or kept_folder("induction", self.settings.trained_by)
         self.folder = folder or Path(tempfile.mkdtemp(prefix="stagewise-language-"))
         if folder is None:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -242,7 +258,7 @@ class InductionRun:
             return sample_tokens(
                 token_samples(corpus),
                 self.checkpoints.at(steps),
-                self.folder / name,
+                self.folder / f"{name}-{digest(repr((replace(s, around=()), steps.tolist())))[:12]}",
                 s.sampler,
                 recorded=token_samples(self.sequences.ids),
                 chains=s.chains,
@@ -304,5 +320,41 @@ def formation_of(run: InductionRun) -> xr.Dataset:
 
 @lru_cache(maxsize=8)
 def induction_run(settings: InductionSettings) -> InductionRun:
-    """Return the run of these settings that this process shares; its folder goes with the process."""
+    """Return the run of these settings that this process shares; its folder goes with it unless it is kept."""
     return InductionRun(settings)
+
+
+def induction_runs(settings: Sequence[InductionSettings]) -> list[InductionRun]:
+    """Return the runs of several settings, trained and sampled side by side, one a core, if they are not yet."""
+    runs = [induction_run(each) for each in settings]
+    missing = [run for run in runs if "influence" not in vars(run)]
+    if len(missing) > 1:
+        run_tasks(_measure, [(run.settings, run.folder) for run in missing], lambda *_: None)
+    return runs
+
+
+def _measure(task: tuple[InductionSettings, Path]) -> None:
+    """Leave checkpoints and draws in the folder, from which the run in the calling process has them at once."""
+    _ = InductionRun(*task).draws
+
+
+def kept_folder(name: str, settings: object) -> Path | None:
+    """Return where runs with these settings are kept: in the folder STAGEWISE_CACHE of the environment, if it is set.
+
+    The name of the folder is a digest of the settings and of the code of `numerics`, so that what another code made is
+    never taken for this one's.
+
+    Examples
+    --------
+    >>> kept_folder("induction", 0) is None or "STAGEWISE_CACHE" in os.environ
+    True
+    """
+    root = os.environ.get("STAGEWISE_CACHE")
+    return Path(root) / name / digest((repr(settings), _code(), torch.__version__))[:16] if root else None
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """Return a digest of the code that trains and samples."""
+    package = Path(numerics.__file__).parent
+    return digest([(path.relative_to(package).as_posix(), path.read_text()) for path in sorted(package.rglob("*.py"))])

@@ -1,4 +1,4 @@
-"""What is known exactly of influence between tokens: gates, bigrams, entropy rates."""
+"""What is known exactly of influence between tokens: gates, bigrams, entropy rates, the noise of a pair."""
 
 import mpmath
 import numpy as np
@@ -14,6 +14,7 @@ from theory import (
     gate_losses,
     gate_posterior,
     gate_slope,
+    pair_noise,
     steepest_gate,
 )
 
@@ -150,6 +151,45 @@ def test_entropy_rate_by_iterating_the_chain(size, seed):
     assert entropy_rate(matrix) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("times", [0.1, 3.0, 50.0])
+def test_noise_of_a_pair_by_simulation(times):
+    """Two chains that start at 0 and know nothing of each other, correlated 4,000 times."""
+    rng, chains, draws = np.random.default_rng(0), 3, 50
+    noise = rng.normal(size=(4000, 2, chains, draws))
+    x = np.zeros_like(noise)
+    for k in range(1, draws):
+        x[..., k] = (1 - times / draws) * x[..., k - 1] + noise[..., k]
+    x = x.reshape(4000, 2, -1)
+    x -= x.mean(axis=2, keepdims=True)
+    square = (x[:, 0] * x[:, 1]).sum(axis=1) ** 2 / np.square(x).sum(axis=2).prod(axis=1)
+    error = square.std() / np.sqrt(len(square))
+    assert abs(square.mean() - pair_noise(times, chains=chains, draws=draws) ** 2) < 4 * error
+
+
+def test_noise_of_a_pair_in_closed_form():
+    """One chain that forgets at once is its start, 0, and draws - 1 independent numbers: eigenvalues 1 and 1 / n."""
+    n = 7
+    # Without its mean: n - 2 directions of variance 1, and one of variance 1 / n along the start.
+    with mpmath.workdps(30):
+        law = [mpmath.mpf(1)] * (n - 2) + [mpmath.mpf(1) / n]
+
+        def share(k):
+            return mpmath.quad(
+                lambda t: 1 / (1 + 2 * t * law[k]) / mpmath.sqrt(mpmath.fprod(1 + 2 * t * v for v in law)),
+                [0, 1, 10, 1000, mpmath.inf],
+            )
+
+        exact = mpmath.sqrt(sum((v * share(k)) ** 2 for k, v in enumerate(law)))
+    assert pair_noise(n, chains=1, draws=n) == pytest.approx(float(exact), rel=1e-10)
+
+
+@given(times=st.floats(1e-6, 20), chains=st.integers(1, 5))
+def test_longer_chains_and_more_of_them_are_less_noisy(times, chains):
+    noise = pair_noise(times, chains=chains, draws=40)
+    assert pair_noise(times, chains=chains + 1, draws=40) < noise < 1
+    assert pair_noise(1.5 * times, chains=chains, draws=40) <= noise * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -159,6 +199,8 @@ def test_entropy_rate_by_iterating_the_chain(size, seed):
         (lambda: bigram_covariance(np.zeros((2, 3)), np.ones((2, 2)), [[0, 0]], n_beta=1, localization=1), "a row and"),
         (lambda: bigram_covariance(np.zeros((2, 2)), np.zeros((2, 2)), [[0, 0]], n_beta=1, localization=1), "all 0"),
         (lambda: bigram_covariance(np.zeros((2, 2)), np.ones((2, 2)), [[0, 2]], n_beta=1, localization=1), "below 2"),
+        (lambda: pair_noise(0.1, chains=1, draws=2), "always correlate with 1 or -1"),
+        (lambda: pair_noise(30.0, chains=4, draws=20), "a chain of 20 draws is 30 relaxation times long"),
         (lambda: entropy_rate([[0.5, 0.4], [0.5, 0.5]]), "rows sum to 1"),
         (lambda: entropy_rate(np.eye(2)), "several stationary"),
     ],
