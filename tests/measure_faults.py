@@ -184,7 +184,8 @@ def spoiled(value, kind, size, part=None):
     if part is not None:  # one query of a trajectory
         return xr.where(value["query"] == part, spoiled(value, kind, size), value).transpose(*value.dims)
     if kind == "shift":
-        return value.copy(data=smooth(value)(value["epoch"].values - size))
+        first = value.transpose("epoch", ...)
+        return first.copy(data=smooth(first)(first["epoch"].values - size)).transpose(*value.dims)
     return value + size * abs(value).max() if kind == "offset" else value * (1 + size)
 
 

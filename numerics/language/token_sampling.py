@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from numerics.devices import usable_device
 from numerics.errors import SamplerDiverged, StepSizeWarning, StoreMismatch
 from numerics.executors import run_tasks
 from numerics.language.live_model import LiveModel
@@ -223,7 +224,9 @@ def _plan(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
     asked = corpus if recorded is None else recorded
-    return _Plan(corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(device))
+    return _Plan(
+        corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(usable_device(device))
+    )
 
 
 def _token_shape(samples: Samples) -> tuple[int, int]:

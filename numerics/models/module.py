@@ -75,8 +75,8 @@ class TorchModel:
     Parameters
     ----------
     module
-        Copied, and used in evaluation mode: a loss must be a function of the weights, without dropout, and normalised
-        by running statistics if at all.
+        Copied, without what torch.compile or DataParallel put around it, and used in evaluation mode: a loss must be a
+        function of the weights, without dropout, and normalised by running statistics if at all.
     loss
         ``loss(outputs, targets)`` returns n losses, each of its own sample alone, or (n, k) for k parts of each sample,
         whose mean is the sample's loss; 1/2 |y - f(x)|^2 if not given. For classes:
@@ -123,6 +123,7 @@ class TorchModel:
     def __post_init__(self) -> None:
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, but {type(self.module).__name__} was given.")
+        object.__setattr__(self, "module", _unwrapped(self.module))
         for name, held in self.module.named_parameters():
             if isinstance(held, torch.nn.parameter.UninitializedParameter):
                 raise ValueError(
@@ -348,6 +349,17 @@ class _Called(torch.nn.Module):
         if isinstance(result, Mapping):
             return result.get("logits", result)
         return getattr(result, "logits", result)
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that torch.compile, DataParallel or DistributedDataParallel stand around."""
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = inner
+        elif isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            module = module.module
+        else:
+            return module
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:

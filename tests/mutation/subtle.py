@@ -121,20 +121,23 @@ def main() -> None:
     ]:
         importlib.import_module(library)
     faults = [f for f in importlib.import_module("test_subtle_faults").FAULTS if options.only in f.name]
-    caught, killers = 0, set()
-    with out.open("w") as lines:
+    found = {}
+    if out.exists():  # a run that was stopped goes on
+        found = {row["fault"]: row["verdict"] for row in map(json.loads, out.read_text().splitlines())}
+    with out.open("a") as lines:
         for k, fault in enumerate(faults, start=1):
-            verdict, seconds = judge(fault, files_for(fault.target), options.limit)
-            noticed = "::" in verdict
-            killers |= {verdict} if noticed else set()
-            caught += noticed
-            lines.write(json.dumps({"fault": fault.name, "verdict": verdict, "seconds": round(seconds, 1)}) + "\n")
-            lines.flush()
-            if not noticed:
-                sys.stdout.write(f"{k}/{len(faults)} {verdict} ({seconds:.0f} s): {fault.name}\n")
+            if fault.name not in found:
+                found[fault.name], seconds = judge(fault, files_for(fault.target), options.limit)
+                row = {"fault": fault.name, "verdict": found[fault.name], "seconds": round(seconds, 1)}
+                lines.write(json.dumps(row) + "\n")
+                lines.flush()
+            if "::" not in found[fault.name]:
+                sys.stdout.write(f"{k}/{len(faults)} {found[fault.name]}: {fault.name}\n")
                 sys.stdout.flush()
+    killers = {found[fault.name] for fault in faults if "::" in found[fault.name]}
     without, _ = judge(None, sorted(killers), options.limit)
     sys.stdout.write(f"the same tests without any fault: {without.replace('survived', 'all pass')}\n")
+    caught = sum("::" in found[fault.name] for fault in faults)
     sys.stdout.write(f"{caught} of {len(faults)} subtle faults noticed by the unit tests\n")
 
 
