@@ -6,15 +6,17 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
+from typing import BinaryIO
 
 import xarray as xr
 
 from numerics.errors import DamagedResultWarning, StoreMismatch
 
-__all__ = ["ResultStore", "write_whole"]
+__all__ = ["ResultStore", "whole_file", "write_whole"]
 
 
 class ResultStore:
@@ -93,10 +95,33 @@ class ResultStore:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that is there as a whole or not at all, even if the machine stops."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.partial")
-    with partial.open("wb") as file:
+    """Write a file that is there as a whole or not at all, even if the machine stops or the disk is full."""
+    with whole_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name when the block ends well, and vanishes if it does not.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "numbers"
+    >>> with whole_file(path) as file:
+    ...     _ = file.write(b"1 2 3")
+    ...     path.exists()
+    False
+    >>> path.read_bytes()
+    b'1 2 3'
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from paper_figs.cache import ResultCache
 from paper_figs.progress import ProgressBars
 from paper_figs.registry import FIGURES, find_figures, save_figure
 from paper_figs.results import FigureSettings, Results
+from validation.terminal import degrade_output, make_writable
 
 
 def main(
@@ -34,13 +34,14 @@ def main(
 
     Figure 6 takes minutes, all the others together about one.
     """
+    degrade_output()
     console = Console()
     try:
         chosen = find_figures(names)
         settings = FigureSettings.seeded(seed, quick=quick, device=device, corpus=corpus, checkpoints=checkpoints)
-        _make_writable(out)
-    except (ValueError, OSError) as error:
-        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
+        make_writable(out)
+    except ValueError as error:
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
     cache = ResultCache(out / ".results", lambda note: console.print(f"[yellow]{note}[/]", soft_wrap=True))
     written = 0
@@ -60,17 +61,17 @@ def main(
                 soft_wrap=True,
             )
             raise typer.Exit(130) from None
+        except OSError as error:
+            console.print(
+                f"After {written} of {len(chosen)} figures a file could not be written: {error.strerror or error} "
+                f"({error.filename or out}). The same command goes on from here: what was finished is kept.",
+                style="red",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(2) from None
     cache.shrink()
-
-
-def _make_writable(folder: Path) -> None:
-    """Make the folder; refuse one that cannot be written to before anything is computed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"The folder {folder} cannot be made ({error.strerror}); choose another one by --out.") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OSError(f"The folder {folder} cannot be written to; choose another one by --out.")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import io
+import json
+import os
+import shutil
 from collections.abc import Callable
 from functools import cache as once
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+from zipfile import BadZipFile
 
-from joblib import Memory
+import numpy as np
+import xarray as xr
+
+from numerics.stores import write_whole
 
 __all__ = ["ResultCache", "code_version"]
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", bound=xr.Dataset | xr.DataArray)
 
 _KEPT_BYTES = 2**30  # older results make room for newer ones beyond this
+_ARRAY = "__array__"  # the variable of a data set that is an array by itself
 # Modules that compute nothing that is kept: what figures keep, they ask of other modules.
 _DRAWN_ONLY = (
     "figure_",
@@ -35,30 +43,29 @@ _DRAWN_ONLY = (
 class ResultCache:
     """Results of long computations in a folder, one file each, written when finished and then renamed into place.
 
-    A file that cannot be read back (cut short, or changed: the stored bytes carry a checksum) is computed again, with a
-    note.
+    A file is an npz archive of plain arrays and JSON, never a pickle, behind its checksum. One that cannot be read back
+    (cut short, or changed) is computed again, with a note; one that cannot be written costs a note, not the result.
+    Several runs may share a folder.
 
     Parameters
     ----------
     folder
         Where to keep results; nothing is kept if None.
     note
-        Called with a sentence when a damaged result is computed again.
+        Called with a sentence when a damaged result is computed again, or one cannot be kept.
 
     Examples
     --------
     >>> import tempfile
     >>> cache = ResultCache(Path(tempfile.mkdtemp()))
-    >>> cache.get("answer", "seed 0", lambda: 42), cache.get("answer", "seed 0", lambda: 43)
-    (42, 42)
-    >>> cache.get("answer", "seed 1", lambda: 43)
+    >>> [int(cache.get("answer", "seed 0", lambda k=k: xr.DataArray(k))) for k in (42, 43)]
+    [42, 42]
+    >>> int(cache.get("answer", "seed 1", lambda: xr.DataArray(43)))
     43
     """
 
     def __init__(self, folder: Path | None, note: Callable[[str], object] | None = None) -> None:
         self._folder = folder
-        self._memory = Memory(folder, verbose=0, compress=1)
-        self._recall = self._memory.cache(_result, ignore=["compute"], verbose=0)
         self._note = note or (lambda _: None)
 
     def get(self, name: str, settings: object, compute: Callable[[], Result]) -> Result:
@@ -71,44 +78,130 @@ class ResultCache:
         settings
             Everything the result depends on besides the code; two settings are the same if their ``repr`` is.
         compute
-            Computes the result.
+            Computes the result, an array or a data set of numbers, truth values and texts.
         """
-        handler = _DamageHandler(lambda: self._note(f"The stored result {name!r} is damaged; computing it again."))
-        logger = logging.getLogger("joblib")
-        propagates = logger.propagate
-        logger.addHandler(handler)
-        logger.propagate = False
+        folder = self.folder(name, settings)
+        if folder is None:
+            return compute()
+        path = folder.with_suffix(".npz")
+        if (kept := self._read(name, path)) is not None:
+            return cast("Result", kept)
+        result = compute()
         try:
-            return cast("Result", self._recall(name, repr(settings), code_version(), compute))
-        finally:
-            logger.removeHandler(handler)
-            logger.propagate = propagates
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, _packed(result))
+        except OSError as error:
+            self._note(f"The result {name!r} cannot be kept ({error.strerror}); a later run computes it again.")
+        return result
+
+    def _read(self, name: str, path: Path) -> xr.Dataset | xr.DataArray | None:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._note(f"The stored result {name!r} cannot be read ({error.strerror}); computing it again.")
+            return None
+        try:
+            value = _unpacked(content)
+        except (ValueError, LookupError, TypeError, BadZipFile, EOFError):
+            self._note(f"The stored result {name!r} is damaged; computing it again.")
+            return None
+        _mark_used(path)
+        return value
 
     def folder(self, name: str, settings: object) -> Path | None:
         """Return a folder for a computation that keeps its own parts, by the same key as `get`; None without one."""
         if self._folder is None:
             return None
         key = hashlib.sha256(f"{settings!r}\0{code_version()}".encode()).hexdigest()[:16]
-        return self._folder / name.replace(" ", "-") / key
+        folder = self._folder / name.replace(" ", "-") / key
+        if folder.is_dir():
+            _mark_used(folder)
+        return folder
 
     def shrink(self) -> None:
-        """Delete the results used least recently if they take more than 1 GiB together."""
-        self._memory.reduce_size(bytes_limit=_KEPT_BYTES)
+        """Delete the results, and folders of parts, used least recently if they take more than 1 GiB together."""
+        if self._folder is None:
+            return
+        entries = [(_last_used(path), _size(path), path) for path in self._folder.glob("*/*")]
+        excess = sum(size for _, size, _ in entries) - _KEPT_BYTES
+        for _, size, path in sorted(entries):
+            if excess <= 0:
+                return
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            excess -= size
 
 
-class _DamageHandler(logging.Handler):
-    """joblib's only warning while recalling: a stored result could not be read, and is computed again."""
-
-    def __init__(self, on_damage: Callable[[], object]) -> None:
-        super().__init__(logging.WARNING)
-        self._on_damage = on_damage
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._on_damage()
+def _mark_used(path: Path) -> None:
+    try:
+        os.utime(path)
+    except OSError:
+        return  # a folder that is only read keeps its times
 
 
-def _result(name: str, settings: str, code: str, compute: Callable[[], object]) -> object:
-    return compute()
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another run has deleted it meanwhile
+        return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        files = path.rglob("*") if path.is_dir() else (path,)
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
+
+
+def _packed(result: xr.Dataset | xr.DataArray) -> bytes:
+    """Return the checksum of an archive and the archive, of arrays as they are and of what names them as JSON."""
+    if not isinstance(result, (xr.Dataset, xr.DataArray)):
+        raise TypeError(f"only arrays and data sets of xarray are kept, but {type(result).__name__} was computed.")
+    dataset = result.to_dataset(name=_ARRAY) if isinstance(result, xr.DataArray) else result
+    arrays: dict[str, Any] = {f"v{k}": variable.values for k, variable in enumerate(dataset.variables.values())}
+    if odd := [str(name) for name, v in dataset.variables.items() if v.dtype.kind not in "biufcU"]:
+        raise TypeError(f"only numbers, truth values and texts are kept, but {', '.join(odd)} holds something else.")
+    told = {
+        "array": isinstance(result, xr.DataArray),
+        "name": result.name if isinstance(result, xr.DataArray) else None,
+        "attrs": dataset.attrs,
+        "variables": [[name, v.dims, v.attrs, name in dataset.coords] for name, v in dataset.variables.items()],
+    }
+    text = json.dumps(told, default=_plain)
+    file = io.BytesIO()
+    arrays["told"] = np.frombuffer(text.encode(), np.uint8)
+    np.savez_compressed(file, **arrays)
+    content = file.getvalue()
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"an attribute is a {type(value).__name__}; only numbers, texts and lists of them are kept.")
+
+
+def _unpacked(content: bytes) -> xr.Dataset | xr.DataArray:
+    checksum, _, archive = content.partition(b"\n")
+    if hashlib.sha256(archive).hexdigest().encode() != checksum:
+        raise ValueError("its checksum does not match")
+    with np.load(io.BytesIO(archive), allow_pickle=False) as stored:
+        told = json.loads(stored["told"].tobytes())
+        variables = [
+            (name, xr.Variable(dims, stored[f"v{k}"], attrs), coordinate)
+            for k, (name, dims, attrs, coordinate) in enumerate(told["variables"])
+        ]
+    dataset = xr.Dataset(
+        {name: variable for name, variable, coordinate in variables if not coordinate},
+        {name: variable for name, variable, coordinate in variables if coordinate},
+        told["attrs"],
+    )
+    return dataset[_ARRAY].rename(told["name"]) if told["array"] else dataset
 
 
 @once

@@ -141,7 +141,7 @@ def save_figure(figure: PaperFigure, results: Results, folder: Path) -> list[Pat
         drawn.set_layout_engine("none")  # the second image takes the layout of the first, which takes long to find
         drawn.savefig(paths[1], metadata={"CreationDate": None})
         figure.data(results).to_netcdf(paths[2], engine="h5netcdf")
-        paths[3].write_text(caption + "\n")
+        paths[3].write_text(caption + "\n", encoding="utf-8")
         return [path.rename(folder / path.name) for path in paths]
 
 

@@ -23,6 +23,7 @@ from validation.experiments.text_model import TextRun, TextSettings
 __all__ = ["FigureSettings", "Results", "computed_once"]
 
 Result = TypeVar("Result")
+Kept = TypeVar("Kept", bound=xr.Dataset | xr.DataArray)
 
 _MEASURES = (
     "retrained",
@@ -175,7 +176,7 @@ class Results:
         self.memory: dict[object, object] = {}
         self._cache = cache or ResultCache(None)
 
-    def kept(self, name: str, settings: object, compute: Callable[[], Result]) -> Result:
+    def kept(self, name: str, settings: object, compute: Callable[[], Kept]) -> Kept:
         """Return a result from the cache or compute it; `settings` is all it depends on besides the code."""
         return self._cache.get(name, settings, compute)
 

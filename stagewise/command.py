@@ -73,8 +73,10 @@ def data(
     """Cross-check every measure of influence on your own data."""
     if whiten is not None:
         import validation
+        from validation.terminal import make_writable
 
         try:
+            make_writable(whiten.parent, whiten.name)
             validation.save_dataset(whiten, validation.whiten(validation.load_dataset(file)))
         except (ValueError, TypeError, OSError) as error:
             typer.echo(str(error), err=True)
@@ -105,6 +107,9 @@ def list_() -> None:
     """List the claims and the figures, a line each."""
     from paper_figs.registry import FIGURES
     from validation.registry import all_claims
+    from validation.terminal import degrade_output
+
+    degrade_output()
 
     for claim in all_claims():
         typer.echo(f"claim   {claim.identifier:<32} {claim.statement}")
@@ -114,6 +119,9 @@ def list_() -> None:
 
 def run() -> None:
     """Run the command; an interruption ends it in a sentence at any time, imports included."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and not str(stream.encoding).lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")  # nothing that is said is lost for a narrow encoding
     try:
         _leave_out_the_current_folder()
         refuse_foreign_modules()

@@ -3,7 +3,10 @@
 import copy
 import functools
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from unittest import mock
 
 import numpy as np
 import torch
@@ -14,13 +17,16 @@ from numerics import (
     Samples,
     TorchModel,
     gauss_newton_influence,
+    gaussian_learning_coefficient,
     gradient_kernel,
     hessian_influence,
+    next_token_loss,
     tracin,
 )
 
 nn = torch.nn
 EPS = np.finfo(float).eps
+NATIVE = "float64 as it is"
 CROSS_ENTROPY = functools.partial(nn.functional.cross_entropy, reduction="none")
 
 
@@ -191,7 +197,8 @@ def half_squares(f, y):
 class Cell:
     """A row of the table: how to make the module, its samples and its loss, and a reference of both if torch's is not.
 
-    ``refused`` holds, by measure or "" for all of them, the sentence that is expected in the place of numbers.
+    ``refused`` holds, by measure, or "" for all of them, or NATIVE for those that evaluate the module as it is, in
+    float64, the sentence that is expected in the place of numbers.
     """
 
     make: Callable[[], nn.Module]
@@ -199,11 +206,57 @@ class Cell:
     loss: Callable = CROSS_ENTROPY
     whole: int = 0  # inputs are whole numbers below this
     squares: bool = False
+    tokens: bool = False  # targets are whole numbers as the inputs are
+    coarse: bool = False  # some of it is in float32 whatever the weights are
+    needs: str = ""  # a library
     reference: Callable[[nn.Module], nn.Module] = field(default=lambda module: module)
     reference_loss: Callable | None = None
     options: dict = field(default_factory=dict)
     wrap: Callable = field(default=lambda x: x)  # the inputs as the module takes them
     refused: dict[str, str] = field(default_factory=dict)
+
+
+class Hidden(nn.Module):
+    """A part of the way from the weights to the losses is hidden from autograd."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(4, 3), nn.Linear(3, 3), function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+def scaled_unseen(hidden):
+    with torch.no_grad():
+        size = hidden.norm(dim=1, keepdim=True)
+    return hidden / size
+
+
+def gpt_neox():
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 6}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=5, max_position_embeddings=4, rotary_pct=0.5, **sizes))
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=4, n_embd=4, n_layer=1, n_head=2, n_inner=6))
+
+
+def bert():
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 6}
+    return BertForSequenceClassification(BertConfig(vocab_size=5, max_position_embeddings=4, num_labels=3, **sizes))
+
+
+def with_mask(ids):
+    mask = torch.ones_like(ids)
+    mask[::2, -1] = 0
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def mlp():
@@ -252,8 +305,48 @@ MODULES = {
         loss=weighted_classes(torch.tensor([0.5, 1.0, 2.0])),
         reference_loss=weighted_classes(torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)),
     ),
-    "tensors made in forward": Cell(Made, reference=lambda module: _with_weights(Written(), module)),
+    "tensors made in forward": Cell(
+        Made,
+        reference=lambda module: _with_weights(Written(), module),
+        refused={NATIVE: "Made cannot evaluate .* mat1 and mat2 must have the same dtype, but got Float and Double"},
+    ),
     "branches": Cell(Branches),
+    "GPT-NeoX": Cell(
+        gpt_neox,
+        (4,),
+        next_token_loss,
+        whole=5,
+        tokens=True,
+        coarse=True,
+        needs="transformers",
+    ),
+    "GPT-2": Cell(gpt2, (4,), next_token_loss, whole=5, tokens=True, needs="transformers"),
+    # Token 0 is its padding and unmasked here: torch gives that row no gradient, so that it never moves in training.
+    "BERT": Cell(
+        bert,
+        (4,),
+        whole=5,
+        wrap=with_mask,
+        needs="transformers",
+        refused=dict.fromkeys(
+            ("sample", "bayesian_influence", "estimate_learning_coefficient"),
+            "the row of 'bert.embeddings.word_embeddings.weight' at padding_idx, which a sampler moves",
+        )
+        | dict.fromkeys(
+            ("hessian_influence", "gauss_newton_influence", "gaussian_learning_coefficient", "unrolled_influence"),
+            "torch has it is wrong: along 'bert.embeddings.word_embeddings.weight' .* padding_idx = None shows its row",
+        ),
+    ),
+    "stop-gradient": Cell(
+        lambda: Hidden(scaled_unseen),
+        refused={"": "the gradient of Hidden is wrong: along 'first.weight', 'first.bias' the losses do not change as"},
+    ),
+    "rounding": Cell(
+        lambda: Hidden(torch.round),
+        refused={
+            "": "losses of Hidden change with 'first.weight', but autograd's gradient of it is zero .there is round"
+        },
+    ),
     "functional dropout": Cell(
         Dropped, refused={"": "is random: two evaluations at the same weights differ by .* functional dropout"}
     ),
@@ -261,14 +354,18 @@ MODULES = {
         lambda: Cubed(_Cube.apply),
         reference=lambda module: _with_weights(Cubed(lambda x: x**3), module),
         refused={
-            "hessian_influence": "the Hessian at epoch 3 as torch has it is wrong: along 'first.weight', 'first.bias'"
+            "hessian_influence": "the Hessian at epoch 3 as torch has it is wrong: along 'first.weight', 'first.bias'",
+            "gaussian_learning_coefficient": "the Hessian as torch has it is wrong: along 'first.weight', 'first.bias'",
+            "unrolled_influence": "the Hessian at the initial weights as torch has it is wrong: along 'first.weight'",
         },
     ),
     "no second derivative": Cell(
         lambda: Cubed(_OnceCube.apply),
         reference=lambda module: _with_weights(Cubed(lambda x: x**3), module),
         refused={
-            "hessian_influence": "the Hessian at epoch 3 as torch has it is wrong: along 'first.weight', 'first.bias'"
+            "hessian_influence": "the Hessian at epoch 3 as torch has it is wrong: along 'first.weight', 'first.bias'",
+            "gaussian_learning_coefficient": "the Hessian as torch has it is wrong: along 'first.weight', 'first.bias'",
+            "unrolled_influence": "the Hessian at the initial weights as torch has it is wrong: along 'first.weight'",
         },
     ),
 }
@@ -295,16 +392,25 @@ class Case:
     def free(self, t):
         return [p for p in self.modules[t].parameters() if p.requires_grad]
 
-    def outputs(self, t, samples):
-        x = samples.inputs
-        if isinstance(x, dict):
-            return self.modules[t](**x)["logits"]
-        return self.modules[t](x.double() if x.is_floating_point() else x)
+    def outputs(self, t, samples, weights=None):
+        """Return the outputs, with other weights than those of the checkpoint if given."""
+        x, module = samples.inputs, self.modules[t]
+        given = {}
+        if weights is not None:
+            free = {name: p for name, p in module.named_parameters() if p.requires_grad}
+            pieces = weights.split([p.numel() for p in free.values()])
+            given = {name: piece.view_as(p) for (name, p), piece in zip(free.items(), pieces, strict=True)}
+        arguments, keywords = ((), x) if isinstance(x, dict) else ((x.double() if x.is_floating_point() else x,), {})
+        with in_double(), sdpa_kernel(SDPBackend.MATH):
+            result = torch.func.functional_call(module, given, arguments, keywords)
+        if isinstance(result, (dict, tuple)):  # transformers' outputs are both
+            return result["logits"]
+        return getattr(result, "logits", result)
 
-    def losses(self, t, samples):
+    def losses(self, t, samples, weights=None):
         y = samples.targets
         loss = self.cell.reference_loss or self.cell.loss
-        losses = loss(self.outputs(t, samples), y.double() if y.is_floating_point() else y)
+        losses = loss(self.outputs(t, samples, weights), y.double() if y.is_floating_point() else y)
         return losses.mean(1) if losses.ndim == 2 else losses
 
     def gradients(self, t, samples):
@@ -333,11 +439,25 @@ class Case:
         return (total / len(self.samples)).numpy()
 
 
+@contextmanager
+def in_double():
+    """Keep float64 where a module asks for float32, as for the angles of rotary embeddings."""
+    with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+        yield
+
+
 def _flat(value, leaves, create_graph=False):
     settings = {"create_graph": create_graph, "retain_graph": True, "materialize_grads": True}
     return torch.cat([g.flatten() for g in torch.autograd.grad(value, leaves, **settings)])
 
 
+def missing(name):
+    """Return what a row needs that is not installed."""
+    needs = MODULES[name].needs
+    return needs if needs and find_spec(needs) is None else ""
+
+
+@functools.cache
 def make(name, dtype):
     """Return a row of the table in one dtype."""
     cell = MODULES[name]
@@ -349,6 +469,8 @@ def make(name, dtype):
         x = torch.randn(n, *cell.shape, generator=generator)
         x = torch.randint(cell.whole, (n, *cell.shape), generator=generator) if cell.whole else x.to(dtype)
         y = torch.randint(3, (n,), generator=generator)
+        if cell.tokens:
+            y = torch.randint(cell.whole, (n, *cell.shape), generator=generator)
         return Samples(
             cell.wrap(x), torch.randn(n, *cell.shape, generator=generator).to(dtype) if cell.squares else y, names
         )
@@ -386,8 +508,7 @@ def _gradients(case, t):
     An entry is a sum of fewer than 2000 products along the longest path, rounded here and there, of the size of the
     largest entry.
     """
-    with sdpa_kernel(SDPBackend.MATH):
-        sources, queries = case.gradients(t, case.samples), case.gradients(t, case.queries)
+    sources, queries = case.gradients(t, case.samples), case.gradients(t, case.queries)
     size = max(np.abs(sources).max(), np.abs(queries).max(), 1.0)
     return sources, queries, 2000 * EPS * np.sqrt(sources.shape[1]) * size
 
@@ -418,8 +539,7 @@ def influence_reference(case, curvature, damping=0.7):
     values, bounds = [], []
     for t in range(2):
         sources, queries, gradient_error = _gradients(case, t)
-        with sdpa_kernel(SDPBackend.MATH):
-            matrix = case.matrix(curvature, t)
+        matrix = case.matrix(curvature, t)
         size = len(matrix)
         shifted = matrix + damping * np.eye(size)
         x, y = (np.linalg.solve(shifted, rows.T).T for rows in (sources, queries))
@@ -432,6 +552,32 @@ def influence_reference(case, curvature, damping=0.7):
         values.append(-x @ queries.T / len(sources))
         bounds.append(10 / 9 * error / len(sources))
     return np.stack(values), np.stack(bounds)
+
+
+def gaussian_reference(case, n_beta=3.0, localization=200.0, step_size=0.005):
+    r"""Return n_beta E[L - L(w*)] of the law that SGLD has on the quadratic around each checkpoint, and a bound.
+
+    Its mean is off by -n_beta A^{-1} g and its covariance (A (1 - step A / 4))^{-1}, A = n_beta H + localization, so
+    that the bound is that of errors of H and g carried through inverses of A.
+    """
+    values, bounds = [], []
+    for t in range(2):
+        sources, _, gradient_error = _gradients(case, t)
+        g, h = sources.mean(0), case.matrix("hessian", t)
+        a = n_beta * h + localization * np.eye(len(h))
+        least = np.linalg.eigvalsh(a)[0]
+        if least <= 0:
+            values.append(np.nan)
+            bounds.append(0.0)
+            continue
+        shift = np.linalg.solve(a, n_beta * g)
+        spread = np.linalg.inv(a @ (np.eye(len(h)) - step_size * a / 4))
+        value = n_beta * (-g @ shift + 0.5 * shift @ h @ shift + 0.5 * np.trace(h @ spread))
+        size = n_beta * (abs(g @ shift) + np.linalg.norm(h, 2) * (shift @ shift + np.linalg.norm(spread, "nuc")))
+        relative = 2000 * EPS * len(h) * n_beta * np.abs(h).max() / least + gradient_error / np.linalg.norm(g)
+        values.append(value)
+        bounds.append(4 * relative * size)
+    return np.array(values), np.array(bounds)
 
 
 def _influence(measure, curvature):
@@ -451,4 +597,12 @@ MEASURES = {
     ),
     "hessian_influence": _influence(hessian_influence, "hessian"),
     "gauss_newton_influence": _influence(gauss_newton_influence, "gauss-newton"),
+    "gaussian_learning_coefficient": Measure(
+        lambda case: (
+            gaussian_learning_coefficient(
+                case.samples, case.checkpoints, n_beta=3.0, localization=200.0, step_size=0.005
+            ).values
+        ),
+        gaussian_reference,
+    ),
 }

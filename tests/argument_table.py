@@ -163,6 +163,7 @@ TABLE = {
         "tau": (1.0, "number"),
     },
     "monomial_learning_coefficient": {"k": ([1, 1], "whole list"), "h": ([0, 0], "whole list")},
+    "pair_noise": {"relaxation_times": (0.1, "number"), "chains": (2, "whole"), "draws": (10, "whole")},
     "paper_svd_response": {
         "c": (SYX, "matrix"),
         "dc": (SYX, "matrix"),

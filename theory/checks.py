@@ -65,7 +65,8 @@ def array(name: str, value: object, *, ndim: int | None = None) -> Float[np.ndar
     with np.errstate(over="ignore"):  # what overflows here is refused below as infinite
         result = result.astype(np.float64, copy=False)
     if ndim is not None and result.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimension(s), but its shape is {result.shape}.")
+        remedy = "; reshape(-1, 1) makes a column of it" if (ndim, result.ndim) == (2, 1) else ""
+        raise ValueError(f"{name} must have {ndim} dimension(s), but its shape is {result.shape}{remedy}.")
     bad = ~np.isfinite(result)
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

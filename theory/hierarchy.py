@@ -10,6 +10,7 @@ once for the root and 2^(l-1) times for the distinctions of level l.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -64,21 +65,29 @@ class Dataset:
         inputs = checks.matrix("inputs", self.inputs).copy()
         targets = checks.matrix("targets", self.targets).copy()
         n = checks.same_length(inputs=inputs, targets=targets)
-        names = tuple(str(name) for name in self._given_names()) or tuple(f"sample-{i}" for i in range(n))
+        names = self._given_names() or tuple(f"sample-{i}" for i in range(n))
         if len(names) != n:
             raise ValueError(f"names has {len(names)} entries, but there are {n} samples.")
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
             raise ValueError(f"names must be different, but {', '.join(map(repr, repeated))} is repeated.")
         inputs.flags.writeable = targets.flags.writeable = False
         for key, value in (("inputs", inputs), ("targets", targets), ("names", names)):
             object.__setattr__(self, key, value)
 
-    def _given_names(self) -> tuple[object, ...]:
+    def _given_names(self) -> tuple[str, ...]:
         given: object = self.names
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
             raise TypeError(f"names must be a list of names, but {given!r} was given.")
-        return tuple(checks.plain("names", list(given)).ravel().tolist())
+        checks.plain("names", list(given))
+        entries = np.array(list(given), dtype=object).ravel().tolist()  # a missing value stays what it is
+        for k, name in enumerate(entries):
+            if name is None or name != name:
+                raise TypeError(f"names must be a list of names, but entry {k} is {name!r}, a missing value.")
+        try:
+            return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in entries)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"names holds bytes that are not text in UTF-8: {error.object!r}.") from None
 
     def __len__(self) -> int:
         """Return the number of samples N."""

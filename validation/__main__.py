@@ -5,6 +5,9 @@ With ``--data``, ``--inputs``, ``--targets`` and ``--names`` say which columns o
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +28,11 @@ from validation.registry import Claim, Cost, Verdict, all_claims, select_claims
 from validation.report import MARKS, STYLES, print_ledger, summary, write_json
 from validation.runner import Ledger, run_ledger
 from validation.tables import DataReading
+from validation.terminal import degrade_output, make_writable
 
 _INTERRUPTED = 130
+_NOT_WRITTEN = "The report could not be written"
+_FILES = {"validation.json": write_json, "validation.html": write_html}
 
 
 def main(
@@ -59,6 +65,7 @@ def main(
     ] = None,
 ) -> None:
     """Cross-check theory, sampling and retraining; exit status 1 if a claim fails, 2 if one is inconclusive."""
+    degrade_output()
     console = Console(width=None if Console().is_terminal else 180)
     try:
         if data is not None and (only or quick):
@@ -67,6 +74,8 @@ def main(
             raise ValueError("--inputs, --targets and --names say what the columns of --data are; give it too.")
         own = () if own_claims is None else load_claims(own_claims)
         claims = own if data is not None else select_claims(only) if only else all_claims()
+        if out is not None:
+            make_writable(out, *_FILES)
         reading = None
         settings = Settings(training=TrainingConfig(seed=seed), seed=seed)
         if data is not None:
@@ -74,19 +83,22 @@ def main(
             console.print(reading.summary, highlight=False, markup=False)
             settings = settings_for(reading.dataset, seed=seed)
             refuse_unsolvable(reading.dataset, settings)
-        _make_folder(out)
     except ValueError as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         raise typer.Exit(2) from None
     if quick:
         claims = tuple(claim for claim in claims if claim.cost is Cost.QUICK)
     ledger = _run(console, settings, claims, reading, whole=not only)
-    print_ledger(console, ledger, details=bool(only))
-    console.print(f"\n{summary(ledger)}", highlight=False)
-    if out is not None:
-        write_json(out / "validation.json", ledger)
-        write_html(out / "validation.html", ledger)
-        console.print(f"Written to {out / 'validation.html'} and {out / 'validation.json'}.")
+    said = "" if out is None else _write(out, ledger)  # before the terminal, which may fail to show what was found
+    try:
+        print_ledger(console, ledger, details=bool(only))
+        console.print(f"\n{summary(ledger)}", highlight=False)
+        if said:
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if said.startswith(_NOT_WRITTEN):
+        raise typer.Exit(2)
     if ledger.unfinished:
         raise typer.Exit(_INTERRUPTED)
     if ledger.failed:
@@ -99,13 +111,17 @@ def _split(columns: str | None) -> list[str] | None:
     return None if columns is None else [name.strip() for name in columns.split(",")]
 
 
-def _make_folder(out: Path | None) -> None:
-    if out is None:
-        return
+def _write(out: Path, ledger: Ledger) -> str:
+    """Write both reports, each whole or not at all, and return a sentence; without room there is still the terminal."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished:
+            for name, write in _FILES.items():
+                write(Path(unfinished) / name, ledger)
+            for name in _FILES:
+                os.replace(Path(unfinished) / name, out / name)
     except OSError as error:
-        raise ValueError(f"the folder {out} cannot be made: {error.strerror}. Choose another --out.") from None
+        return f"{_NOT_WRITTEN} in {out}: {error.strerror}. What was found stands above."
+    return f"Written to {' and '.join(str(out / name) for name in reversed(_FILES))}."
 
 
 def _run(
@@ -113,7 +129,7 @@ def _run(
 ) -> Ledger:
     """Measure everything with a progress bar and a line for each claim that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = (len(PAIRS) if whole else 0) + len(claims)
         task = progress.add_task("starting", total=total)
 
@@ -135,6 +151,7 @@ def _run(
             claims=claims,
             pairs=PAIRS if whole else (),
             measures=MATRIX if whole else (),
+            processes=min(2, len(os.sched_getaffinity(0))) if whole else 1,
             started=started,
             finished=finished,
         )

@@ -6,6 +6,10 @@ For a reference a and another measure b over the same epochs, sources and querie
     \text{relative max error} = \frac{\max |a - b|}{\max |a|} .
 
 The slope has no intercept: a lost sign, 1/N or factor 2 shows in it, however high the correlation.
+
+Where the two stand on different epochs, the one with more of them is interpolated linearly at the other's, within the
+span of both. The error of that is at most h^2 / 8 times the second derivative over an interval of length h; the
+derivative is measured by the distance of every point from the chord of its neighbours.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import xarray as xr
 from validation.trajectory_marks import SIGN_THRESHOLD
 
 __all__ = ["Agreement", "agreement", "extremum_epochs", "without_self"]
+
+_INTERPOLATED = 0.05  # of the largest reference value: what a peak read from a plot is worth
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ class Agreement:
         Share of equal signs where both values exceed 2 % of their own trajectory's largest.
     worst_pearson, worst_slope_error
         Smallest correlation and largest \|slope - 1\| of a single (source, query) trajectory.
+    n_epochs, n_pairs
+        Number of epochs, and of (source, query) trajectories, that were compared: those with an entry in both measures.
+    interpolation_error
+        Estimated largest error of interpolating one of them at the other's epochs, divided by the largest reference
+        value; 0 if nothing had to be interpolated.
     """
 
     pearson: float
@@ -48,6 +59,9 @@ class Agreement:
     sign_agreement: float
     worst_pearson: float
     worst_slope_error: float
+    n_epochs: int
+    n_pairs: int
+    interpolation_error: float = 0.0
 
 
 def without_self(influence: xr.DataArray) -> xr.DataArray:
@@ -70,34 +84,59 @@ def extremum_epochs(influence: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray
 
 
 def agreement(reference: xr.DataArray, measure: xr.DataArray) -> Agreement:
-    """Compare two influence arrays on their common epochs, sources and queries.
+    """Compare two influence arrays on their common sources and queries, at the epochs of the one that has fewer.
 
     Parameters
     ----------
     reference, measure
-        Arrays with dims (epoch, source, query). NaN entries of either are left out.
+        Arrays with dims (epoch, source, query) and labels along each. NaN entries of either are left out.
 
     Raises
     ------
+    TypeError
+        If one of them is not an ``xarray.DataArray``.
     ValueError
-        If they share no epoch, source or query, or the reference is zero or constant throughout.
+        If one has other dims, no labels or labels twice; if they share no epoch, source or query; if epochs differ and
+        interpolating them would be off by more than 5 % of the largest reference value; if the reference is zero or
+        constant on what they share.
 
     Examples
     --------
     >>> from theory.trajectories import trajectory
     >>> a = trajectory(np.sin(np.arange(9.0)).reshape(9, 1, 1), np.arange(9), ["dog"], ["cat"])
     >>> same = agreement(a, 2 * a)
-    >>> round(same.pearson, 12), same.slope, same.sign_agreement
-    (1.0, 2.0, 1.0)
+    >>> round(same.pearson, 12), same.slope, same.sign_agreement, same.n_epochs, same.n_pairs
+    (1.0, 2.0, 1.0, 9, 1)
     """
-    a, b = xr.align(reference, measure, join="inner")
-    if a.size == 0:
-        raise ValueError("the two measures share no epoch, source or query, so they cannot be compared.")
+    for name, given in (("reference", reference), ("measure", measure)):
+        _refuse_unlabelled(name, given)
+    reference, measure = (_real(given.transpose("epoch", "source", "query")) for given in (reference, measure))
+    a, b, error = _on_common_epochs(reference, measure)
+    a, b = xr.align(a, b, join="inner")
+    for dim in ("source", "query"):
+        if a.sizes[dim] == 0:
+            raise ValueError(
+                f"the two measures share no {dim}: the reference has {_some(reference[dim])}, the measure "
+                f"{_some(measure[dim])}. Name the samples alike."
+            )
     both = a.notnull() & b.notnull()
     a, b = a.where(both), b.where(both)
     x, y = (v.values[both.values] for v in (a, b))
+    n_epochs, n_pairs = int(both.any(["source", "query"]).sum()), int(both.any("epoch").sum())
     if x.size < 2 or np.ptp(x) == 0:
-        raise ValueError("the reference is constant on the common entries, so there is nothing to compare.")
+        value = f"it is {x[0]:.6g} there" if x.size else "every entry is NaN in one of the two"
+        raise ValueError(
+            f"the reference is constant where both are known, so there is nothing to compare: {value}. What they share "
+            f"is {a.sizes['epoch']} epoch(s) ({_some(a['epoch'])}), {a.sizes['source']} source(s) and "
+            f"{a.sizes['query']} query(s)."
+        )
+    largest = float(np.abs(x).max())
+    if error > _INTERPOLATED * largest:
+        raise ValueError(
+            f"the two measures stand on different epochs, and interpolating them is off by {error / largest:.2g} of "
+            f"the reference's largest value; at most {_INTERPOLATED:g} is allowed. Measure both at the same epochs, or "
+            "at more."
+        )
     pairs = [
         (p, q)
         for p, q in zip(_trajectories(a), _trajectories(b), strict=True)
@@ -106,12 +145,95 @@ def agreement(reference: xr.DataArray, measure: xr.DataArray) -> Agreement:
     return Agreement(
         pearson=_pearson(x, y),
         slope=float(x @ y / (x @ x)),
-        relative_max_error=float(np.abs(x - y).max() / np.abs(x).max()),
+        relative_max_error=float(np.abs(x - y).max() / largest),
         extremum_shift=_extremum_shift(a, b),
         sign_agreement=_sign_agreement(pairs),
         worst_pearson=min((_pearson(p, q) for p, q in pairs), default=float("nan")),
         worst_slope_error=max((abs(float(p @ q / (p @ p)) - 1) for p, q in pairs), default=float("nan")),
+        n_epochs=n_epochs,
+        n_pairs=n_pairs,
+        interpolation_error=error / largest,
     )
+
+
+def _refuse_unlabelled(name: str, given: object) -> None:
+    """Refuse what cannot be matched by labels; xarray would match it by position, or answer in its own words."""
+    if not isinstance(given, xr.DataArray):
+        raise TypeError(
+            f"{name} must be an xarray.DataArray with dims (epoch, source, query), but {type(given).__name__} was "
+            "given; theory.trajectories.trajectory makes one from numbers and names."
+        )
+    if set(given.dims) != {"epoch", "source", "query"}:
+        raise ValueError(f"{name} must have dims (epoch, source, query), but has {given.dims}.")
+    if 0 in given.shape:
+        raise ValueError(f"{name} is empty: its sizes are {dict(given.sizes)}.")
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {given.dtype}.")
+    for dim in ("epoch", "source", "query"):
+        if dim not in given.indexes:
+            raise ValueError(
+                f"{name} has no labels along {dim}, so that its entries cannot be matched with the other's; give it "
+                f"some by assign_coords({dim}=...)."
+            )
+        if not given.indexes[dim].is_unique:
+            raise ValueError(f"{name} has a label twice along {dim}; give every entry one of its own.")
+    epochs = given["epoch"].values
+    if epochs.dtype.kind not in "iuf" or not np.isfinite(epochs).all():
+        raise ValueError(f"{name} must have finite numbers as epochs, but they are {_some(given['epoch'])}.")
+
+
+def _real(given: xr.DataArray) -> xr.DataArray:
+    """Return the array in float64, its epochs in order; infinite entries are refused: no number follows from them."""
+    if np.isinf(given.values).any():
+        raise ValueError("an influence is infinite; remove that entry, or set it to NaN, which leaves it out.")
+    return given.astype(np.float64).sortby("epoch")
+
+
+def _on_common_epochs(first: xr.DataArray, second: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, float]:
+    """Return both at the epochs of the one that has fewer of them in the span of both, and the error of that."""
+    spans = [(float(v["epoch"][0]), float(v["epoch"][-1])) for v in (first, second)]
+    start, end = max(s[0] for s in spans), min(s[1] for s in spans)
+    inside = [v.sel(epoch=slice(start, end)) for v in (first, second)]
+    if start > end or min(v.sizes["epoch"] for v in inside) == 0:
+        described = [
+            f"{v.sizes['epoch']} from {s[0]:g} to {s[1]:g}" for v, s in zip((first, second), spans, strict=True)
+        ]
+        raise ValueError(
+            f"the two measures share no epoch: the reference has {described[0]}, the measure {described[1]}. Measure "
+            "both over the same part of training."
+        )
+    few = min(inside, key=lambda v: v.sizes["epoch"])["epoch"].values.astype(float)
+    errors = []
+    aligned = []
+    for v in (first, second):
+        missing = ~np.isin(few, v["epoch"].values)
+        errors.append(_chord_error(v, few[missing]))
+        aligned.append(v.interp(epoch=few, assume_sorted=True) if missing.any() else v.sel(epoch=few))
+    return aligned[0].assign_coords(epoch=few), aligned[1].assign_coords(epoch=few), max(errors)
+
+
+def _chord_error(given: xr.DataArray, at: np.ndarray) -> float:
+    """Return the estimated error of linear interpolation at these epochs, from the chords of neighbouring points."""
+    if at.size == 0:
+        return 0.0
+    epochs = given["epoch"].values.astype(float)
+    if epochs.size < 3:
+        return float("inf")  # nothing says how far from a line it is
+    values = given.values.reshape(epochs.size, -1)
+    left, right = (epochs[1:-1] - epochs[:-2])[:, None], (epochs[2:] - epochs[1:-1])[:, None]
+    chord = (right * values[:-2] + left * values[2:]) / (left + right)
+    # From f'' to the error in an interval of length h: h^2 / 8 of it; the chord's own distance is left right / 2 of it.
+    bent = np.abs(values[1:-1] - chord) * 2 / (left * right)
+    bent = np.vstack([bent[:1], bent, bent[-1:]])
+    interval = np.clip(np.searchsorted(epochs, at) - 1, 0, epochs.size - 2)
+    width = (epochs[interval + 1] - epochs[interval])[:, None]
+    largest = np.fmax(bent[interval], bent[interval + 1]) * width**2 / 8
+    return float(np.nanmax(largest)) if np.isfinite(largest).any() else float("inf")
+
+
+def _some(labels: xr.DataArray) -> str:
+    shown = [str(value) for value in labels.values[:4]]
+    return ", ".join(shown) + (", ..." if labels.size > 4 else "")
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:

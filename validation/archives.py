@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -54,6 +55,9 @@ def _member(path: Path, stored: Any, name: str) -> np.ndarray:
 def read_netcdf(path: Path, columns: Columns) -> DataReading:
     """Read a NetCDF file by xarray; see `validation.data_files.read_dataset`."""
     try:
+        with h5py.File(path, "r") as file:  # what is damaged is found here, quietly: h5netcdf would leave it half open
+            dict(file.attrs)
+            file.visititems(lambda _, part: dict(part.attrs) and None)
         with xr.open_dataset(path, engine="h5netcdf") as stored:
             table = stored.load()
     except FileNotFoundError:

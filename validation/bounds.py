@@ -13,9 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
-from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import xarray as xr
@@ -23,7 +20,7 @@ from jaxtyping import Float
 
 from numerics import TrustLevel, leave_one_out, timed_ablation, trust
 from validation.agreement import without_self
-from validation.experiments.base import Experiment
+from validation.experiments.base import Experiment, kept
 from validation.local_law import LocalLaw, local_law
 
 __all__ = [
@@ -39,8 +36,6 @@ __all__ = [
 _SECOND_ORDER = 1.25  # of the step's error in units of its first order, with a quarter to spare
 _SIGMAS = 4.0  # one false alarm in 16,000
 _BLIND = 0.5
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +70,6 @@ class Bounds:
         if self.blur > _BLIND:
             return f"the tolerance is {self.blur:.2g} of the reference itself, so that agreement would say nothing"
         return ""
-
-
-def _kept(function: Callable[[Experiment], Value]) -> Callable[[Experiment], Value]:
-    """Compute once for every experiment."""
-    found: WeakKeyDictionary[Experiment, Value] = WeakKeyDictionary()
-
-    @wraps(function)
-    def call(experiment: Experiment) -> Value:
-        if experiment not in found:
-            found[experiment] = function(experiment)
-        return found[experiment]
-
-    return call
 
 
 def _finer(experiment: Experiment) -> Experiment:
@@ -156,13 +138,13 @@ def _rms(values: xr.DataArray) -> float:
     return float(np.sqrt(np.square(values).mean()))
 
 
-@_kept
+@kept
 def _step_error_of_retraining(experiment: Experiment) -> xr.DataArray:
     fine = _finer(experiment)
     return _of_step(experiment.retrained, leave_one_out(fine.dataset, fine.settings.training))
 
 
-@_kept
+@kept
 def retraining_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of leave-one-out in closed form against retraining: descent is Euler's method on the flow."""
     error = _step_error_of_retraining(experiment)
@@ -174,7 +156,7 @@ def retraining_bounds(experiment: Experiment) -> Bounds:
     return _deterministic(experiment.retrained, error, floor, _late(experiment), why)
 
 
-@_kept
+@kept
 def brief_ablation_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of brief ablation in closed form: the same step, seen by windows.
 
@@ -208,7 +190,7 @@ def _derivative(experiment: Experiment) -> xr.DataArray:
     return (up + down) / 2
 
 
-@_kept
+@kept
 def aligned_derivative(experiment: Experiment) -> xr.DataArray:
     """Return the derivative of weighted retraining from decoupled weights of the same initial strengths.
 
@@ -227,14 +209,14 @@ def aligned_derivative(experiment: Experiment) -> xr.DataArray:
     return _derivative(experiment)
 
 
-@_kept
+@kept
 def _step_error_of_derivative(experiment: Experiment) -> xr.DataArray:
     fine = _finer(experiment)
     fine.__dict__["modes"] = experiment.modes  # the same initial weights, so that nothing is trained for them
     return _of_step(aligned_derivative(experiment), _derivative(fine))
 
 
-@_kept
+@kept
 def derivative_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of the sample-weight formula where its assumption holds: from decoupled weights."""
     error = _step_error_of_derivative(experiment)
@@ -248,7 +230,7 @@ def derivative_bounds(experiment: Experiment) -> Bounds:
 _DIFFERENCE = 1e-6 / 6 * 20**3
 
 
-@_kept
+@kept
 def coupling_bounds(experiment: Experiment) -> Bounds:
     """Return the bounds of the sample-weight formula against retraining from the actual weights.
 
@@ -267,7 +249,7 @@ def coupling_bounds(experiment: Experiment) -> Bounds:
     return _deterministic(reference, coupling, _DIFFERENCE, _late(experiment), why, step)
 
 
-@_kept
+@kept
 def _law(experiment: Experiment) -> LocalLaw:
     settings, run = experiment.settings, experiment.checkpoints
     return local_law(
@@ -289,7 +271,7 @@ def sampling_bounds(reference: str) -> Callable[[Experiment], Bounds]:
     checkpoint share their draws and may be off together, checkpoints are independent.
     """
 
-    @_kept
+    @kept
     def bounds(experiment: Experiment) -> Bounds:
         law, sampled = _law(experiment), experiment.bayesian
         against: Float[np.ndarray, "t n n"] = getattr(law, reference)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from theory import (
 )
 from theory.trajectories import trajectory
 from validation.agreement import agreement
-from validation.experiments.base import Experiment
+from validation.experiments.base import Experiment, kept
 
 __all__ = [
     "Fit",
@@ -93,7 +92,7 @@ def lost_growth(experiment: Experiment) -> float:
     return float(experiment.modes.values[0]) / (2 * experiment.tau)
 
 
-@cache
+@kept
 def flow_derivative(experiment: Experiment) -> xr.DataArray:
     """Return the derivative of the weighted gradient flow by every sample weight: a central difference at 1 +- 1e-3.
 
@@ -222,7 +221,7 @@ def posterior_lead(experiment: Experiment) -> float:
     return sampler.n_beta * experiment.dataset.n_outputs / (2 * lr * sampler.localization)
 
 
-@cache
+@kept
 def gaussian_limit(experiment: Experiment, every: int) -> xr.DataArray:
     """Return the covariance of losses of the quadratic expansion at the posterior's mode, at some checkpoints.
 

@@ -29,6 +29,7 @@ from validation.experiments.base import Experiment, Settings
 from validation.experiments.scaled_settings import settings_for
 from validation.pairs import MEASURES, PAIRS, Measure, compare
 from validation.registry import Verdict
+from validation.terminal import degrade_output, make_writable
 
 __all__ = ["FAULTS", "Trial", "random_dataset", "try_dataset"]
 
@@ -227,12 +228,19 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write every trial to this file, a JSON line each.")] = None,
 ) -> None:
     """Measure false alarms on sound data and the detection of planted faults; a second of one core a set."""
+    degrade_output()
     console = Console(width=160)
+    if out is not None:
+        try:
+            make_writable(out.parent, out.name)
+        except ValueError as error:
+            console.print(str(error), style="red", highlight=False, markup=False)
+            raise typer.Exit(2) from None
     trials = []
     for number in track(range(seed, seed + sets), description="data sets", console=console, transient=True):
         trials.append(try_dataset(number))
         if out is not None:
-            with out.open("a" if len(trials) > 1 else "w") as file:
+            with out.open("a" if len(trials) > 1 else "w", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(trials[-1])) + "\n")
     _report(console, trials)
 

@@ -368,7 +368,8 @@ def correlations(
     Returns
     -------
     xarray.DataArray
-        dims (measure, other), with each measure's way as a coordinate; NaN where there is no correlation.
+        dims (measure, other), with each measure's way as a coordinate, and the number of epochs and trajectories behind
+        every entry as the coordinates ``n_epochs`` and ``n_pairs``; NaN where there is no correlation.
     """
     known = MEASURES if measures is None else measures
     computed: dict[str, xr.DataArray] = {}
@@ -378,19 +379,24 @@ def correlations(
         except (ValueError, ArithmeticError):
             continue
     values = np.eye(len(computed))
+    counts = np.zeros((2, *values.shape), int)
     for i, first in enumerate(computed.values()):
         for j, second in enumerate(computed.values()):
-            if i < j:
-                values[i, j] = values[j, i] = _pearson(first, second)
+            if i <= j:
+                found = _agreement(first, second)
+                counts[:, i, j] = counts[:, j, i] = (0, 0) if found is None else (found.n_epochs, found.n_pairs)
+                if i < j:
+                    values[i, j] = values[j, i] = np.nan if found is None else found.pearson
     labels = list(computed)
     ways = [str(known[name].way) for name in labels]
     table = xr.DataArray(values, {"measure": labels, "other": labels}, ("measure", "other"), "Pearson")
-    return table.assign_coords(way=("measure", ways))
+    both = ("measure", "other")
+    return table.assign_coords(way=("measure", ways), n_epochs=(both, counts[0]), n_pairs=(both, counts[1]))
 
 
-def _pearson(first: xr.DataArray, second: xr.DataArray) -> float:
-    """Return the correlation, NaN where the two share no epoch or one does not vary."""
+def _agreement(first: xr.DataArray, second: xr.DataArray) -> Agreement | None:
+    """Return the agreement, None where the two share no epoch or one does not vary."""
     try:
-        return agreement(first, second).pearson
+        return agreement(first, second)
     except ValueError:
-        return float("nan")
+        return None

@@ -18,7 +18,8 @@ from validation.pairs import PairResult
 from validation.paper_sentences import quotes
 from validation.registry import Check, ClaimResult, Verdict
 from validation.runner import Ledger
-from validation.smallest_faults import smallest_fault
+from validation.sentence_verdicts import SentenceVerdict, judge_sentences
+from validation.smallest_faults import command, smallest_fault
 from validation.strongest import Extreme
 
 __all__ = ["MARKS", "bound", "number", "print_ledger", "reasons", "smallest", "summary", "used", "write_json"]
@@ -85,10 +86,12 @@ def bound(check: Check) -> str:
 
 def smallest(result: ClaimResult) -> list[str]:
     """Return the smallest faults that turn a claim: one planted in a measurement, one of a checked number."""
-    planted, close = smallest_fault(result.claim.identifier), result.closest
-    lines = [] if planted is None else [str(planted)]
+    name = result.claim.identifier
+    planted, close = smallest_fault(name), result.closest
+    lines = [] if planted is None else [f"{planted}, by {command(name)}"]
     if close is not None:
-        lines.append(f"{close.quantity}: a change by {number(close.slack)}")
+        only = "" if planted else ", the checked number itself"
+        lines.append(f"{close.quantity}: a change by {number(close.slack)}{only}")
     return lines
 
 
@@ -119,8 +122,16 @@ def summary(ledger: Ledger) -> str:
     partial = f" Interrupted: {len(ledger.unfinished)} not measured." if ledger.unfinished else ""
     return (
         f"{len(ledger.pairs)} pairs, {len(ledger.claims)} claims in {ledger.seconds:.0f} s: {counts}. "
-        f"Seed {ledger.settings.seed}.{partial}"
+        f"Seed {ledger.settings.seed}.{partial}{_sentences(ledger)}"
     )
+
+
+def _sentences(ledger: Ledger) -> str:
+    """Return how the paper's sentences fare, where the run decides on one."""
+    found = [result.verdict for result in judge_sentences(ledger.claims)]
+    counts = [f"{found.count(verdict)} {verdict}" for verdict in SentenceVerdict]
+    decided = len(found) - found.count(SentenceVerdict.UNTESTED)
+    return f" Of the paper's {len(found)} sentences {', '.join(counts)}." if decided else ""
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -130,15 +141,16 @@ def _verdict(verdict: Verdict) -> str:
 def _pair_table(pairs: Sequence[PairResult], *, wide: bool) -> Table:
     table = Table(title="Pairs of measures (measure against reference; negative influence = helps)")
     columns = ["reference", "measure", "Pearson", "slope"]
-    columns += ["rel. max error", "peak shift", "same sign", "expected, and why"] if wide else []
+    columns += ["rel. max error", "peak shift", "same sign", "epochs x pairs", "expected, and why"] if wide else []
     for column in (*columns, "verdict"):
         table.add_column(column, no_wrap=column in ("Pearson", "slope", "verdict"))
     for result in pairs:
         found = result.found
-        numbers = ["-"] * 5
+        numbers = ["-"] * 6
         if found is not None:
             numbers = [f"{found.pearson:.4f}", *map(number, (found.slope, found.relative_max_error))]
             numbers += [number(found.extremum_shift), f"{found.sign_agreement:.0%}"]
+            numbers += [f"{found.n_epochs} x {found.n_pairs}"]
         text = f"{result.pair.expected}: {result.pair.why}" if result.checks else result.pair.why
         cells = [*numbers, escape(result.problem or result.undecided or text)] if wide else numbers[:2]
         table.add_row(result.pair.reference, result.pair.measure, *cells, _verdict(result.verdict))
@@ -269,6 +281,17 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.pairs
         ],
         "strongest": [asdict(extreme) for extreme in ledger.strongest],
+        "sentences": [
+            {
+                "section": result.sentence.section,
+                "text": result.sentence.text,
+                "verdict": result.verdict,
+                "claims": {vote.evidence.claim: vote.bearing for vote in result.votes},
+                "reason": result.sentence.reason,
+                "untested": result.sentence.untested,
+            }
+            for result in judge_sentences(ledger.claims)
+        ],
         "claims": [
             {
                 "id": result.claim.identifier,
@@ -291,7 +314,7 @@ def write_json(path: Path, ledger: Ledger) -> None:
             for result in ledger.claims
         ],
     }
-    path.write_text(json.dumps(_finite(document), indent=2) + "\n")
+    path.write_text(json.dumps(_finite(document), indent=2) + "\n", encoding="utf-8")
 
 
 def _finite(value: object) -> object:

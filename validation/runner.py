@@ -11,6 +11,7 @@ import xarray as xr
 from validation.experiments.base import Experiment, Settings
 from validation.pairs import MEASURES, Measure, Pair, PairResult, compare, correlations
 from validation.registry import Claim, ClaimResult, Verdict, run_claim
+from validation.second_process import SharedClaims
 from validation.strongest import Extreme, strongest_influences
 
 __all__ = ["Ledger", "run_ledger"]
@@ -80,6 +81,7 @@ def run_ledger(
     notes: Sequence[str] = (),
     strongest: int = 0,
     general_only: bool = False,
+    processes: int = 1,
     started: Callable[[str], object] = lambda _: None,
     finished: Finished = lambda *_: None,
 ) -> Ledger:
@@ -101,6 +103,8 @@ def run_ledger(
         How many of the strongest influences to name.
     general_only
         Whether only bounds that hold for any data count.
+    processes
+        2 hands claims of the ledger, from the last one on, to a second process with a toy experiment of its own.
     started, finished
         Called with the name of each entry before, and with its name, verdict and seconds after it is measured.
 
@@ -113,39 +117,59 @@ def run_ledger(
     known = MEASURES | dict(own or {})
     names = [f"{pair.measure} against {pair.reference}" for pair in pairs] + [c.identifier for c in claims]
     found_pairs: list[PairResult] = []
-    found_claims: list[ClaimResult] = []
     matrix: xr.DataArray | None = None
     extremes: tuple[Extreme, ...] = ()
     interrupted = False
+
+    def report(result: ClaimResult) -> None:
+        finished(result.claim.identifier, result.verdict, result.seconds)
+
+    shared = SharedClaims(claims, experiment.settings if processes > 1 else None, started, report)
     try:
         for pair, name in zip(pairs, names, strict=False):
             started(name)
             before = time.perf_counter()
             found_pairs.append(compare(pair, experiment, bounded=not general_only, measures=known))
             finished(name, found_pairs[-1].verdict, time.perf_counter() - before)
-        for claim in claims:
-            started(claim.identifier)
-            found_claims.append(run_claim(claim, experiment))
-            finished(claim.identifier, found_claims[-1].verdict, found_claims[-1].seconds)
+        _measure(shared, experiment, started, report)
         if measures:
             started("correlations of all measures")
             matrix = correlations(experiment, measures, measures=known)
+        shared.wait()
+        _measure(shared, experiment, started, report)  # what a second process that died has left
         if strongest:
             started("strongest influences")
             extremes = strongest_influences(experiment, strongest)
     except KeyboardInterrupt:
         interrupted = True
-    done = len(found_pairs) + len(found_claims)
-    unfinished = names[done:] + (["correlations of all measures"] if measures and matrix is None else [])
+    finally:
+        shared.stop()
+    found_claims = tuple(shared.results[k] for k in sorted(shared.results))
+    unfinished = names[len(found_pairs) : len(pairs)]
+    unfinished += [c.identifier for k, c in enumerate(claims) if k not in shared.results]
+    unfinished += ["correlations of all measures"] if measures and matrix is None else []
     unfinished += ["strongest influences"] if strongest and not extremes else []
     return Ledger(
         title,
         experiment.settings,
         tuple(found_pairs),
-        tuple(found_claims),
+        found_claims,
         matrix,
         extremes,
         tuple(unfinished) if interrupted else (),
         time.perf_counter() - start,
         tuple(notes),
     )
+
+
+def _measure(
+    shared: SharedClaims,
+    experiment: Experiment,
+    started: Callable[[str], object],
+    report: Callable[[ClaimResult], None],
+) -> None:
+    """Measure the claims that are left, from the front."""
+    while (k := shared.next()) is not None:
+        started(shared.claims[k].identifier)
+        shared.results[k] = run_claim(shared.claims[k], experiment)
+        report(shared.results[k])

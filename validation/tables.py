@@ -266,6 +266,8 @@ def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
         raise ValueError(f"{path} is not a text file: it has a null character at position {text.index(chr(0))}.")
     records = text.splitlines(keepends=True)
     header = next((record for record in records if record.strip()), "")
+    if header.lstrip().startswith("#"):
+        raise ValueError(f"{path}: the first line is a comment, {header.strip()[:40]!r}; leave comments out.")
     separator = max(_SEPARATORS, key=header.count)
     if not header.count(separator) and len(re.split(r"[\s|]+", header.strip())) > 1:
         other = "bars" if "|" in header else "spaces"

@@ -21,6 +21,7 @@ from numerics.errors import NotDifferentiable
 from numerics.models.module import TorchModel
 from numerics.models.promise import check_own_losses
 from numerics.models.samples import Samples
+from numerics.models.slopes import check_gradients
 from numerics.models.trees import leaves
 
 __all__ = ["AGREEMENT", "derivatives_of", "few"]
@@ -55,6 +56,8 @@ def derivatives_of(
     ------
     NotDifferentiable
         If no way works; the sentence names the module and what to do.
+    WrongDerivative
+        If differences of the losses contradict the gradient.
 
     Examples
     --------
@@ -67,6 +70,8 @@ def derivatives_of(
     if kind not in known:
         weights = as_point(weights)
         elementary = _evaluated(model, weights, few(samples, 4).like(weights))
+        with differentiable(model.module, Elementary() if elementary else None):
+            check_gradients(model, weights, samples.like(weights))
         known[kind] = _tried(model, weights, few(samples, 2).like(weights), curvature, elementary)
     return Derivatives(model, known[kind][0], allowed_bytes(max_memory, weights.device), *known[kind][1:])
 

@@ -30,6 +30,11 @@ _CASTS = (torch.Tensor.to, torch.Tensor.type, torch.Tensor.float, torch.Tensor.h
 class Elementary(TorchFunctionMode):
     """Evaluates torch functions in float64 and weight normalisation in elementary operations; notes where it did.
 
+    Parameters
+    ----------
+    float64
+        Whether numbers go along in float64; if not, they stay what they are.
+
     Attributes
     ----------
     changed
@@ -43,14 +48,20 @@ class Elementary(TorchFunctionMode):
     (torch.float64, {'float64'})
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, float64: bool = True) -> None:
         super().__init__()
         self.changed: set[str] = set()
+        self._float64 = float64
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> object:
         """Evaluate one function."""
+        if not self._float64:
+            if func is not torch._weight_norm:
+                return func(*args, **kwargs or {})
+            self.changed.add("weight norm")
+            return _normed(*args, **kwargs or {})
         if func in _CASTS:
             cast = func(*args, **kwargs or {})
             if not (isinstance(cast, torch.Tensor) and cast.is_floating_point() and args[0].is_floating_point()):

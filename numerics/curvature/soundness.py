@@ -35,7 +35,8 @@ _SAMPLES = 8
 _NAMES = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
 _REMEDY = (
     "write that layer in elementary operations (torch.nn.utils.parametrize.remove_parametrizations folds a "
-    "parametrization), or use gradient_kernel or tracin, which need first derivatives alone"
+    "parametrization; an embedding's padding_idx = None shows its row), or use gradient_kernel or tracin, which need "
+    "first derivatives alone"
 )
 
 

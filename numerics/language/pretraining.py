@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,9 +23,12 @@ from numerics.errors import StoreMismatch, TrainingDiverged
 from numerics.language.tokens import next_token_loss
 from numerics.language.transformer import CausalTransformer
 from numerics.models.digest import digest
+from numerics.models.tree_files import read_tree, write_tree
 from theory import checks
 
 __all__ = ["Corpus", "PretrainingConfig", "TokenCorpus", "logits_of", "pretrain"]
+
+_KIND = "a training run"
 
 
 @runtime_checkable
@@ -250,16 +252,14 @@ def _save_step(folder: Path, step: int, module: torch.nn.Module) -> None:
 def _save_state(
     path: Path, key: str, step: int, module: torch.nn.Module, optimiser: torch.optim.Optimizer, losses: np.ndarray
 ) -> None:
-    content: dict[str, Any] = {
+    content = {
         "key": key,
         "step": step,
-        "module": module.state_dict(),
+        "module": dict(module.state_dict()),
         "optimiser": optimiser.state_dict(),
         "losses": torch.from_numpy(losses),
     }
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    write_tree(path, _KIND, content)
 
 
 def _restore(
@@ -268,12 +268,8 @@ def _restore(
     """Put the state of a run that was killed back in place, and return the step it goes on with."""
     if not path.exists():
         return 0
-    try:
-        content = torch.load(path, weights_only=True)
-        same = content["key"] == key
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the state of a training run, or is damaged: delete the folder.") from error
-    if not same:
+    content = read_tree(path, _KIND)
+    if content["key"] != key:
         raise StoreMismatch(
             f"{path.parent} holds a run with another module, initial weights, corpus or settings; name another folder, "
             "or repeat that call."

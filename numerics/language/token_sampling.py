@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from numerics.devices import usable_device
 from numerics.errors import SamplerDiverged, StepSizeWarning, StoreMismatch
 from numerics.executors import run_tasks
 from numerics.language.live_model import LiveModel
@@ -30,6 +31,7 @@ from numerics.language.tokens import token_tensors
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.digest import digest
 from numerics.models.samples import Samples
+from numerics.models.slopes import check_gradients
 from numerics.sampling.samplers import SGLD, Sampler
 from numerics.stores import write_whole
 from numerics.threads import one_thread
@@ -127,6 +129,7 @@ def sample_tokens(
     >>> draws.at(0)[0].shape
     (10, 6)
     """
+    check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), corpus, all_move=True)
     sampler = sampler or SGLD()
     plan = _plan(corpus, recorded, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, device)
     shape = _token_shape(plan.recorded)
@@ -221,7 +224,9 @@ def _plan(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
     asked = corpus if recorded is None else recorded
-    return _Plan(corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(device))
+    return _Plan(
+        corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(usable_device(device))
+    )
 
 
 def _token_shape(samples: Samples) -> tuple[int, int]:

@@ -75,8 +75,8 @@ class TorchModel:
     Parameters
     ----------
     module
-        Copied, and used in evaluation mode: a loss must be a function of the weights, without dropout, and normalised
-        by running statistics if at all.
+        Copied, without what torch.compile or DataParallel put around it, and used in evaluation mode: a loss must be a
+        function of the weights, without dropout, and normalised by running statistics if at all.
     loss
         ``loss(outputs, targets)`` returns n losses, each of its own sample alone, or (n, k) for k parts of each sample,
         whose mean is the sample's loss; 1/2 |y - f(x)|^2 if not given. For classes:
@@ -88,6 +88,10 @@ class TorchModel:
     call
         ``call(module, inputs)`` returns the outputs. If not given, a tensor is the module's argument, a mapping its
         keyword arguments, a tuple its arguments; and of outputs with ``logits`` these are taken.
+    surrogate_gradients
+        Whether autograd's gradients are meant to differ from those of the losses, as of straight-through estimators and
+        stop-gradients. They are used as they are then; otherwise gradients that differences of the losses contradict
+        are refused.
 
     Raises
     ------
@@ -112,12 +116,21 @@ class TorchModel:
     loss: SampleLoss = half_squared_error
     parameters: Choice = None
     call: Callable[[torch.nn.Module, Any], Any] | None = None
+    surrogate_gradients: bool = False
     # Names of the parameters that are weights, in the order in which they are flattened.
     free: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, but {type(self.module).__name__} was given.")
+        object.__setattr__(self, "module", _unwrapped(self.module))
+        for name, held in self.module.named_parameters():
+            if isinstance(held, torch.nn.parameter.UninitializedParameter):
+                raise ValueError(
+                    f"parameter {name!r} has no shape yet (a lazy module): call the module on an input first."
+                )
+            if held.is_meta:
+                raise ValueError(f"parameter {name!r} holds no numbers (device 'meta'): load its weights first.")
         chosen = _chosen(self.module, self.parameters)
         kinds = {(p.dtype, p.device) for p in chosen.values()}
         if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
@@ -126,9 +139,12 @@ class TorchModel:
                 f"the module's parameters must share one real dtype and one device, but there are {listing}."
             )
         object.__setattr__(self, "free", tuple(chosen))
-        module = copy.deepcopy(self.module).eval()
+        module = _copied(self.module).eval()
         for name, held in module.named_parameters():
             held.requires_grad_(name in chosen)
+        for part in module.modules():
+            if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+                part.sparse = False  # the same gradient, as one flat vector can hold it
         object.__setattr__(self, "module", module)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,7 +198,8 @@ class TorchModel:
         return self._around(copy.deepcopy(self.module).to(weights))
 
     def _around(self, module: torch.nn.Module) -> TorchModel:
-        return TorchModel(module, self.loss, frozenset(self.free).__contains__, self.call)
+        chosen = frozenset(self.free).__contains__
+        return TorchModel(module, self.loss, chosen, self.call, self.surrogate_gradients)
 
     def outputs(self, weights: Float[torch.Tensor, " d"], inputs: Tree, state: State | None = None) -> Any:
         """Return the module's outputs with the given weights, and a state other than its own."""
@@ -251,6 +268,8 @@ class TorchModel:
         result = loss(outputs, targets)
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the loss must return a tensor, but it returned {type(result).__name__}.")
+        if not result.is_floating_point():
+            raise TypeError(f"the loss must return real numbers that have a gradient, but it returned {result.dtype}.")
         return result
 
     @cached_property
@@ -281,6 +300,11 @@ class TorchModel:
     @cached_property
     def kinds_of_samples(self) -> set[object]:
         """Kinds of samples of which it is known that each loss is of its own sample alone."""
+        return set()
+
+    @cached_property
+    def kinds_with_gradients(self) -> set[object]:
+        """Kinds of samples for which it is known that gradients are those of the losses."""
         return set()
 
     @cached_property
@@ -325,6 +349,28 @@ class _Called(torch.nn.Module):
         if isinstance(result, Mapping):
             return result.get("logits", result)
         return getattr(result, "logits", result)
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that torch.compile, DataParallel or DistributedDataParallel stand around."""
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = inner
+        elif isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            module = module.module
+        else:
+            return module
+
+
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # a module may hold anything
+        raise ValueError(
+            f"{type(module).__name__} cannot be copied: {error}. A module that holds the result of a computation, as "
+            "torch.nn.utils.weight_norm and spectral_norm leave it, comes through torch.nn.utils.parametrizations "
+            "instead, or with the hook removed."
+        ) from error
 
 
 def _chosen(module: torch.nn.Module, choice: Choice) -> dict[str, torch.nn.Parameter]:

@@ -19,7 +19,7 @@ from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
 from numerics.models.trees import leaves
 
-__all__ = ["check_own_losses"]
+__all__ = ["check_own_losses", "in_double_if_possible", "spread_out"]
 
 _TRIED = 4  # samples whose losses are taken together and one at a time
 # Losses of float64 are rounded to 1e-16 times what they sum over; of float32, where nothing else works, to 1e-7. What
@@ -54,24 +54,25 @@ def check_own_losses(model: TorchModel, weights: Float[torch.Tensor, " d"], samp
     )
     if kind in (tested := model.kinds_of_samples):
         return
-    few = _spread_out(samples)
+    few = spread_out(samples)
     generator = torch.Generator().manual_seed(0)
     size = 0.1 * weights.square().mean().sqrt().clamp(min=1e-3)
     moved = weights + size * torch.randn(len(weights), generator=generator).to(weights)
     for at in (weights, moved):
-        _compare(*_in_double_if_possible(model, at.detach(), few), alone_only=at is moved)
+        _compare(*in_double_if_possible(model, at.detach(), few), alone_only=at is moved)
     tested.add(kind)
 
 
-def _spread_out(samples: Samples) -> Samples:
+def spread_out(samples: Samples) -> Samples:
     """Return a few samples from all over, those most unlike each other in number of parts first."""
     n = len(samples)
     return samples[sorted({round(k * (n - 1) / (_TRIED - 1)) for k in range(_TRIED)})]
 
 
-def _in_double_if_possible(
+def in_double_if_possible(
     model: TorchModel, weights: torch.Tensor, samples: Samples
 ) -> tuple[TorchModel, torch.Tensor, Samples]:
+    """Return weights and samples in float64, or in the weights' dtype where the module does not go along."""
     double = weights.double()
     try:
         model.losses(double, samples.like(double))

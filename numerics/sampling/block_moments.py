@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from numerics.errors import StoreMismatch
 from numerics.sampling.plan import ChainPlan
+from numerics.stores import whole_file
 
 __all__ = ["BlockMoments", "Pooled"]
+
+# What zipfile and numpy raise at a file of which bits have changed; among RuntimeErrors, that it says it is encrypted.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
 
 
 class Pooled(NamedTuple):
@@ -81,26 +86,24 @@ class BlockMoments:
         """Take chains for done, and write the store."""
         self._done[rows] = True
         if self._store is not None:
-            partial = self._store.with_name(f"{self._store.name}.partial")
-            with partial.open("wb") as file:
-                moments = {
+            with whole_file(self._store) as file:
+                moments: dict[str, Any] = {
                     "means": self._means,
                     "moments": self._moments,
                     "squares": self._squares,
                     "fourth": self._fourth,
                 }
-                np.savez(file, allow_pickle=False, key=np.array(self._key), done=self._done, **moments)
-            os.replace(partial, self._store)
+                np.savez(file, key=np.array(self._key), done=self._done, **moments)
 
     def _read(self, store: Path) -> None:
         try:
-            with np.load(store) as saved:
+            with store.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 key = str(saved["key"])
                 if key == self._key:
                     self._done, self._means = saved["done"], saved["means"]
                     self._moments, self._squares = saved["moments"], saved["squares"]
                     self._fourth = saved["fourth"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise ValueError(
                 f"{store} is not a store of Bayesian influence, or is damaged: delete it or name another file."
             ) from error

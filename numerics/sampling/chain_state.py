@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from numerics.errors import StoreMismatch
+from numerics.models.tree_files import read_tree, write_tree
 
 __all__ = ["ChainState"]
+
+_KIND = "chains"
 
 
 @dataclass(eq=False)
@@ -54,12 +53,9 @@ class ChainState:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a file, which is never left half written."""
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.partial")
+        """Write the state to a file, which is never left half written and holds no code."""
         edges = [(batch.start, batch.stop) for batch in self.batches]
-        torch.save({"fingerprint": self.fingerprint, "batches": edges, "contents": self.contents}, partial)
-        os.replace(partial, target)
+        write_tree(path, _KIND, {"fingerprint": self.fingerprint, "batches": edges, "contents": self.contents})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ChainState:
@@ -70,11 +66,7 @@ class ChainState:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is not a saved state.
+            If the file is not a saved state, is damaged, or is of a version that saved pickles.
         """
-        try:
-            content = torch.load(Path(path), weights_only=True)
-            edges = [slice(start, stop) for start, stop in content["batches"]]
-            return cls(content["fingerprint"], edges, content["contents"])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a saved state of chains, or it is damaged: {error}") from error
+        content = read_tree(path, _KIND)
+        return cls(content["fingerprint"], [slice(*edge) for edge in content["batches"]], content["contents"])

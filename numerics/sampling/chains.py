@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch.utils._pytree import tree_map
 
 from numerics.errors import SamplerDiverged
 from numerics.models.checkpoints import ModuleCheckpoints
@@ -34,6 +35,7 @@ from numerics.sampling.targets import Buffer, Target
 __all__ = ["run_chains"]
 
 _CHAINS_TOGETHER = 104  # enough to hide the cost of calls, few enough for the state to stay in a core's cache
+_CHAINS_LAID = 16  # whose fresh noise is brought to its place while it is in cache
 _NUMBERS_ON_DEVICE = 2**28  # weights of a batch on another device, which is idle unless it has all there is: 1 GB
 
 
@@ -177,14 +179,17 @@ class _Batch:
         anchor = self._parts(target.weights)
         self._rule = samplers[0].rule(samplers[:1] if self._shared else samplers, anchor)
         self._noise = _Noise(plan, numbers, target, extra=int(samplers[0].adjusts))
-        self._current = torch.zeros_like(target.recorded)
+        self._block = target.mean_loss.new_zeros(len(numbers), plan.block, len(plan.recorded))
+        # A sampler that adjusts records every proposal; the chain's own numbers are those of the last one accepted.
+        self._proposal = self._block.new_zeros(len(numbers), 1, len(plan.recorded))
+        self._current = self._proposal[:, 0].clone()
         self._moved = self._drawn = 0
         if before is not None:
             self._moved, self._drawn = before["moved"], before["drawn"]
             for part, value in zip(target.weights.parts, before["weights"], strict=True):
                 part.copy_(value)
-            self._current = before["current"]
-            self._rule.restore(before["rule"])
+            self._current = before["current"].to(plan.device)
+            self._rule.restore(tree_map(_sent_to(plan.device), before["rule"]))
             self._noise.restore(before["noise"])
 
     def _parts(self, buffer: Buffer) -> Parts:
@@ -194,7 +199,8 @@ class _Batch:
         """Take the plan's number of draws."""
         plan, target, rule, noise = self._plan, self._target, self._rule, self._noise
         w, gradient = self._parts(target.weights), self._parts(target.gradient)
-        block = target.recorded.new_empty(len(target.recorded), plan.block, target.recorded.shape[1])
+        block = self._block
+        target.record_into(self._proposal if rule.adjusts else block)
         filled = handed = 0
         last = plan.burn_in + (self._drawn + plan.draws - 1) * plan.thin
         for step in range(self._moved, last + 1):
@@ -202,14 +208,18 @@ class _Batch:
                 raise InterruptedError("the call was interrupted, or another batch of its chains failed.")
             normals = noise.next()
             drawing = step >= plan.burn_in and (step - plan.burn_in) % plan.thin == 0
-            target.evaluate(record=drawing or rule.adjusts, mean_loss=rule.adjusts, batch=noise.batch)
+            draw = 0 if rule.adjusts else filled if drawing else None
+            target.evaluate(draw=draw, mean_loss=rule.adjusts, batch=noise.batch)
             if rule.adjusts:
+                target.complete()
                 stay = rule.settle(w, gradient, target.mean_loss, noise.luck)
-                self._current = torch.where(stay[:, None], target.recorded, self._current)
+                self._current = torch.where(stay[:, None], self._proposal[:, 0], self._current)
             if drawing:
-                block[:, filled] = self._current if rule.adjusts else target.recorded
+                if rule.adjusts:
+                    block[:, filled] = self._current
                 filled += 1
                 if filled == plan.block or handed + filled == plan.draws:
+                    target.complete()
                     self._hand_over(self._drawn + handed, handed, block[:, :filled], record)
                     handed, filled = handed + filled, 0
             rule.move(w, gradient, self._parts(normals))
@@ -261,25 +271,29 @@ class _Noise:
         width = self._d + extra + self._samples
         self._block = torch.empty(len(chains), STEPS_OF_NOISE, width, dtype=plan.dtype, device=plan.device)
         if plan.device.type == "cpu":
-            self._rows = list(self._block.unbind())
+            rows = list(self._block.unbind())
             self._generators = [_generator(plan, chain) for chain in chains]
+            size = _CHAINS_LAID
         else:
-            self._rows = [self._block]
+            rows, size = [self._block], len(chains)
             self._generators = [_generator(plan, chains[0])]
-        self._weights = self._block[..., : self._d]
+            size = len(chains)
+        pairs = list(zip(rows, self._generators, strict=True))
+        edges = [slice(k, min(k + size, len(chains))) for k in range(0, len(chains), size)]
+        self._groups = [(edge, pairs[edge]) for edge in edges]
+        self._normals = target.noise(self._block[..., : self._d])
         self._used = STEPS_OF_NOISE
 
     def next(self) -> Buffer:
         """Go to the next step and return its numbers for the weights."""
         if self._used == STEPS_OF_NOISE:
-            for row, generator in zip(self._rows, self._generators, strict=True):
-                row.normal_(generator=generator)
-            self._lay()
+            for group, pairs in self._groups:
+                for row, generator in pairs:
+                    row.normal_(generator=generator)
+                self._target.lay(group)
+            self._used = 0
         self._used += 1
         return self._normals[self._used - 1]
-
-    def _lay(self) -> None:
-        self._normals, self._used = self._target.noise(self._weights), 0
 
     @property
     def luck(self) -> Float[torch.Tensor, " c"]:
@@ -303,8 +317,13 @@ class _Noise:
         for generator, value in zip(self._generators, state["generators"], strict=True):
             generator.set_state(value.clone())  # torch reads the storage from its start, whatever the view
         self._block.copy_(state["block"])
-        self._lay()
+        for group, _ in self._groups:
+            self._target.lay(group)
         self._used = state["used"]
+
+
+def _sent_to(device: torch.device) -> Callable[[Any], Any]:
+    return lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _generator(plan: ChainPlan, chain: int) -> torch.Generator:

@@ -11,17 +11,21 @@ expression within each kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from numerics.sampling.diagnostics import diagnose
+from numerics.sampling.trust import trust
 from theory.trajectories import labelled_array
 
 __all__ = ["group_influence"]
 
 _CHUNK = 2**22  # deviations held at once: 32 MB
+_LEAST_DRAWS = 4  # a chain, below which its halves say nothing
+_MOST_TERMS = 2**25  # products held to be diagnosed: 256 MB
 
 
 def group_influence(
@@ -50,7 +54,9 @@ def group_influence(
     xarray.DataArray
         dims (epoch, source, query), of the groups. NaN where no pair counts. Correlations have the sign of covariances:
         positive where raising the weight of the source lowers the loss of the query. For the influence of a group as a
-        whole, sum instead of mean: multiply by the sizes, and by -n_beta / N.
+        whole, sum instead of mean: multiply by the sizes, and by -n_beta / N. The attributes ``r_hat`` and ``ess`` are
+        the worst of an entry, the mean over draws of a product of two sums, and ``trust`` is what `trust` makes of all
+        entries; nan, with the reason in ``trust``, below 4 draws a chain or above 2^25 products.
 
     Raises
     ------
@@ -78,6 +84,8 @@ def group_influence(
     if count < 2:
         raise ValueError("a covariance needs at least 2 draws.")
     used = membership.any(axis=0)
+    upper = np.triu_indices(len(groups))
+    terms = np.empty((len(epochs), count, len(upper[0]))) if _diagnosed(ordered, len(upper[0])) else None
     values = np.empty((len(epochs), len(groups), len(groups)))
     for t in range(len(epochs)):
         losses = ordered.values[t].reshape(count, len(names)).astype(np.float64)[:, used]
@@ -89,28 +97,74 @@ def group_influence(
                 "it out, or use normalised=False."
             )
         deviation = (losses - losses.mean(axis=0)) / scale
-        values[t] = _summed(deviation, membership[:, used], labels[used]) / (count - 1)
+        products = _products(deviation, membership[:, used], labels[used])
+        values[t] = 0.0
+        for first, block in products:
+            values[t] += block.sum(axis=0) / (count - 1)
+            if terms is not None:
+                terms[t, first : first + len(block)] = block[:, upper[0], upper[1]]
     mean = np.divide(values, counted, out=np.full_like(values, np.nan), where=counted > 0)
     coords = {"epoch": epochs, "source": list(groups), "query": list(groups)}
     name = "mean correlation" if normalised else "mean covariance"
-    return labelled_array(mean, coords, name, {**draws.attrs, "pairs": "of different kinds" if kinds else "all"})
+    attrs = {**draws.attrs, "pairs": "of different kinds" if kinds else "all"}
+    counts = counted[upper] > 0
+    return labelled_array(mean, coords, name, attrs | _trusted(terms, ordered, list(groups), upper, counts))
 
 
-def _summed(
+def _diagnosed(draws: xr.DataArray, pairs: int) -> bool:
+    """Whether there are enough draws to say how far they can be trusted, and not too many products of them."""
+    count = draws.sizes["epoch"] * draws.sizes["chain"] * draws.sizes["draw"]
+    return draws.sizes["draw"] >= _LEAST_DRAWS and count * pairs <= _MOST_TERMS
+
+
+def _trusted(
+    terms: Float[np.ndarray, "t s pairs"] | None,
+    draws: xr.DataArray,
+    groups: list[str],
+    upper: tuple[np.ndarray, ...],
+    counts: np.ndarray,
+) -> dict[str, object]:
+    """Return the attributes r_hat, ess and trust of entries whose products these are."""
+    if terms is None or not counts.any():
+        why = "no pair counts" if terms is not None else "draws are too few or groups too many to be diagnosed"
+        return {"r_hat": float("nan"), "ess": float("nan"), "trust": f"not known: {why}"}
+    series = terms[:, :, counts].reshape(len(terms), draws.sizes["chain"], draws.sizes["draw"], -1)
+    names = [f"{groups[a]} on {groups[b]}" for a, b in zip(upper[0][counts], upper[1][counts], strict=True)]
+    found = diagnose(
+        xr.DataArray(
+            series,
+            {"epoch": draws.coords["epoch"].values, "sample": names},
+            ("epoch", "chain", "draw", "sample"),
+        )
+    )
+    said = trust(found, chains=draws.sizes["chain"])
+    return {
+        "r_hat": float(found["r_hat"].max(skipna=False)),
+        "ess": float(min(found[name].min(skipna=False) for name in ("ess_bulk", "ess_tail"))),
+        "trust": str(said),
+    }
+
+
+def _products(
     deviation: Float[np.ndarray, "s n"], membership: Float[np.ndarray, "g n"], labels: np.ndarray
-) -> Float[np.ndarray, "g g"]:
-    """Return the sum over draws and pairs of samples that differ in label; -1 stands for no label."""
+) -> Iterator[tuple[int, Float[np.ndarray, "b g g"]]]:
+    """Yield the sums over pairs of samples that differ in label, by draws, and the first of these draws.
+
+    -1 stands for no label.
+    """
     total = deviation @ membership.T
-    result = total.T @ total
     order = np.argsort(labels, kind="stable")
     order = order[labels[order] >= 0]
     edges = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    step = max(1, _CHUNK // max(1, len(order) * len(membership)))
-    for first in range(0, len(deviation) if len(order) else 0, step):
-        block = deviation[first : first + step, None, order] * membership[:, order]
-        within = np.add.reduceat(block, edges, axis=2)  # (draws, groups, kinds)
-        result -= np.einsum("sgk,shk->gh", within, within)
-    return result
+    step = max(1, _CHUNK // (len(membership) * max(len(order), len(membership))))
+    for first in range(0, len(deviation), step):
+        some = slice(first, first + step)
+        result = total[some, :, None] * total[some, None]
+        if len(order):
+            block = deviation[some, None, order] * membership[:, order]
+            within = np.add.reduceat(block, edges, axis=2)  # (draws, groups, kinds)
+            result -= within @ np.swapaxes(within, 1, 2)
+        yield first, result
 
 
 def _membership(groups: Mapping[str, Sequence[str]], names: list[str]) -> Float[np.ndarray, "g n"]:

@@ -24,7 +24,7 @@ __all__ = ["ModuleTarget"]
 State = Mapping[str, torch.Tensor]
 Function = Callable[..., tuple[torch.Tensor, ...]]
 
-_STEPS_WORTH_RECORDING = 64  # recording a call costs some tens of calls
+_CALLS_WORTH_RECORDING = 32  # recording one costs as much as some tens of them
 
 
 class ModuleTarget(Target):
@@ -48,9 +48,9 @@ class ModuleTarget(Target):
         self._data = Samples.of(plan.data).like(self._weights)
         self._asked = [_Asked(plan, group, self._data, self._weights) for group in plan.recorded.groups]
         self._beta = self._weights.new_tensor(plan.weights)
-        self.recorded = self._new(chains, len(plan.recorded))
+        self._recorded = self._new(chains, len(plan.recorded))
         self.mean_loss = self._new(chains)
-        self._worth = plan.steps >= _STEPS_WORTH_RECORDING
+        self._worth = plan.steps * max(plan.total // chains, 1) >= _CALLS_WORTH_RECORDING
         self._replays: dict[str, Function] = {}
 
     def _new(self, *shape: int) -> torch.Tensor:
@@ -70,7 +70,11 @@ class ModuleTarget(Target):
         """See `Target.noise`; the numbers are used where they are."""
         return [Buffer([rows], [rows]) for rows in block.unbind(1)]
 
-    def evaluate(self, *, record: bool, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:
+    def record_into(self, block: Float[torch.Tensor, "c b m"]) -> None:
+        """See `Target.record_into`."""
+        self._places = block.unbind(1)
+
+    def evaluate(self, *, draw: int | None, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:
         """See `Target.evaluate`."""
         shared: dict[int, torch.Tensor] = {}
         if batch is not None:
@@ -82,17 +86,18 @@ class ModuleTarget(Target):
             found = self._run("all", self._on_all, self._slopes)
             self.mean_loss = found[1]
             shared = dict(zip(self._with_data, found[2:], strict=True))
-        if record:
+        if draw is not None:
             first = 0
             for k, asked in enumerate(self._asked):
-                place = self.recorded[:, first : first + len(asked)]
+                place = self._recorded[:, first : first + len(asked)]
                 if k in shared:
                     place.copy_(shared[k])
                 else:
                     self._record(k, asked, place)
                 first += len(asked)
             if self._plan.recorded.functions:
-                self._run("functions", self._functions, self.recorded[:, first:])
+                self._run("functions", self._functions, self._recorded[:, first:])
+            self._places[draw].copy_(self._recorded)
 
     # --- Functions of the buffers, for all chains at once ---
 

@@ -21,6 +21,7 @@ from theory.hierarchy import Dataset
 __all__ = ["STEPS_OF_NOISE", "ChainPlan", "Data", "Items", "Labels", "Observable", "Recorded", "Weights", "labels_of"]
 
 STEPS_OF_NOISE = 4  # drawn in one call; part of the definition of a chain's stream
+_ROUNDING = 2  # order of a step's operations, counted on when it changes: stores and states of another are refused
 
 Data = Dataset | Samples
 Items = Dataset | Samples | Parts  # whose losses can be recorded
@@ -174,6 +175,6 @@ class ChainPlan:
 
     def fingerprint(self) -> str:
         """Return a digest of everything that decides on the chains' bits, the number of draws apart."""
-        settings = (self.samplers, self.chains, self.burn_in, self.thin, self.batch_size, self.seed, self.dtype)
+        run = (self.samplers, self.chains, self.burn_in, self.thin, self.batch_size, self.seed, self.dtype)
         recorded = (self.recorded.groups, dict(self.recorded.functions))
-        return digest((settings, self.device, self.checkpoints, self.data, self.weights, recorded))
+        return digest((_ROUNDING, run, self.device, self.checkpoints, self.data, self.weights, recorded))

@@ -52,12 +52,12 @@ class Rule(ABC):
     def _column(self, value: Callable[[Any], float]) -> Float[torch.Tensor, "rows 1"]:
         return self._like.new_tensor([value(s) for s in self._distinct])[self._which].unsqueeze(1)
 
-    def _factor(self, value: Callable[[Any], float]) -> Factor:
-        """Return one number where all rows agree, else a column."""
+    def _factors(self, values: Callable[[Any], tuple[float, ...]]) -> Sequence[Factor]:
+        """Return each of several numbers where all rows agree, else a column."""
         if len(self._distinct) == 1:
-            return value(self._distinct[0])
-        values = {value(s) for s in self._distinct}
-        return values.pop() if len(values) == 1 else self._column(value)
+            return values(self._distinct[0])
+        each = zip(*map(values, self._distinct), strict=True)
+        return [v[0] if len(set(v)) == 1 else self._like.new_tensor(v)[self._which].unsqueeze(1) for v in each]
 
     def settle(
         self, w: Parts, gradient: Parts, mean_loss: Float[torch.Tensor, " c"], luck: Float[torch.Tensor, " c"]
@@ -117,7 +117,6 @@ class PreconditionedRule(Rule):
         start = self._column(lambda s: s.initial_square / s.gradient_scale**2)
         self._squares = [torch.zeros_like(part) + start for part in anchor]
         self._root = [torch.empty_like(part) for part in anchor]
-        self._one = self._like.new_ones(1, 1)
         self._taken = 0
         (self._adaptation,) = {s.adaptation for s in samplers}
         least = min(s.decay for s in samplers)
@@ -125,37 +124,37 @@ class PreconditionedRule(Rule):
 
     def move(self, w: Parts, gradient: Parts, noise: Parts) -> None:
         """See `Rule.move`."""
-        if self._adaptation is None or self._taken < self._adaptation:
-            self._adapt(gradient)
-        unit, half = self._factor(self._root_unit), self._factor(lambda s: -s.n_beta / 2 * self._root_unit(s))
-        for x, g, z, pulled, root in zip(w, gradient, noise, self._pulled, self._root, strict=True):
+        adapting = self._adaptation is None or self._taken < self._adaptation
+        if adapting:
+            self._count_step()
+        fresh, offset, unit, half = self._factors(self._numbers)
+        for x, g, z, pulled, squares, root in zip(
+            w, gradient, noise, self._pulled, self._squares, self._root, strict=True
+        ):
+            if adapting:
+                _add_product(squares, g, g, fresh, spare=root)
+                torch.sqrt(squares, out=root).add_(offset).rsqrt_()
             # With root = sqrt(eps_t / u_t) the step is sqrt(u_t) root [noise - n_beta / 2 sqrt(u_t) root drift].
-            g.addcmul_(x, self._pull).sub_(pulled).mul_(root)
-            _add_product(z, g, self._one, half, spare=g)
+            g.addcmul_(x, self._pull).sub_(pulled)
+            _add_product(z, g, root, half, spare=g)
             _add_product(x, z, root, unit, spare=z)
 
-    def _adapt(self, gradient: Parts) -> None:
-        k = self._taken % self._cycle
-        if k == 0:
+    def _count_step(self) -> None:
+        if self._taken % self._cycle == 0:
             steps = self._cycle if self._taken else 1
-            kept = self._factor(lambda s: s.decay**steps)
+            (kept,) = self._factors(lambda s: (s.decay**steps,))
             for squares in self._squares:
                 squares.mul_(kept)
         self._taken += 1
-        fresh = self._factor(lambda s: (1 - s.decay) / s.decay**k)
-        offset = self._factor(lambda s: s.stability / s.step_size * self._unit(s))
-        for g, squares, root in zip(gradient, self._squares, self._root, strict=True):
-            _add_product(squares, g, g, fresh, spare=root)
-            torch.sqrt(squares, out=root).add_(offset).rsqrt_()
 
-    def _root_unit(self, sampler: Any) -> float:
-        return self._unit(sampler) ** 0.5
-
-    def _unit(self, sampler: Any) -> float:
-        """Return u_t of the last step at which the preconditioner moved."""
+    def _numbers(self, sampler: Any) -> tuple[float, float, float, float]:
+        """Return (1 - b) / b^k and a_t of the last step at which the preconditioner moved, and by what to move w."""
         correction = 1 - sampler.decay**self._taken if sampler.bias_correction else 1.0
         power = sampler.decay ** ((self._taken - 1) % self._cycle)
-        return sampler.step_size / sampler.gradient_scale * (correction / power) ** 0.5
+        unit = sampler.step_size / sampler.gradient_scale * (correction / power) ** 0.5
+        root = unit**0.5
+        fresh, offset = (1 - sampler.decay) / power, sampler.stability / sampler.step_size * unit
+        return fresh, offset, root, -sampler.n_beta / 2 * root
 
 
 class MetropolisRule(Rule):

@@ -15,8 +15,10 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints
-from numerics.models.samples import Parts
+from numerics.models.samples import Parts, Samples
+from numerics.models.slopes import check_gradients
 from numerics.sampling.chain_state import ChainState
 from numerics.sampling.chains import run_chains
 from numerics.sampling.plan import ChainPlan, Data, Items, Observable, Recorded, Weights
@@ -144,6 +146,8 @@ def make_plan(
     """Put the arguments of a call to a sampler together, refusing what does not fit."""
     for items in (dataset, *recorded.groups):
         check_items(items, checkpoints)
+    if isinstance(checkpoints, ModuleCheckpoints):
+        check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), Samples.of(dataset), all_move=True)
     if sampler is None:
         sampler = RMSPropSGLD()
     samplers = (sampler,) if isinstance(sampler, Sampler) else tuple(sampler)

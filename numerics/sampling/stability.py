@@ -163,7 +163,7 @@ class _Hessians:
 
     def _slope(self) -> Float[torch.Tensor, "c d"]:
         with torch.no_grad():
-            self._target.evaluate(record=False, mean_loss=False, batch=None)
+            self._target.evaluate(draw=None, mean_loss=False, batch=None)
         return self._gradient
 
     def times(self, vectors: Float[torch.Tensor, "c d"]) -> Float[torch.Tensor, "c d"]:

@@ -38,15 +38,12 @@ class Target(ABC):
     ----------
     weights, gradient
         Buffers of the weights and of the gradient of the mean loss L.
-    recorded
-        Recorded numbers of the last `evaluate`, shape (c, m).
     mean_loss
         L at the last `evaluate` that was asked for it, shape (c,).
     """
 
     weights: Buffer
     gradient: Buffer
-    recorded: Float[torch.Tensor, "c m"]
     mean_loss: Float[torch.Tensor, " c"]
 
     @abstractmethod
@@ -55,11 +52,24 @@ class Target(ABC):
 
     @abstractmethod
     def noise(self, block: Float[torch.Tensor, "c s d"]) -> list[Buffer]:
-        """Lay out normal numbers of consecutive steps as the weights are, a buffer for each step."""
+        """Return where normal numbers of consecutive steps lie as the weights do, a buffer for each step of `block`."""
+
+    def lay(self, chains: slice) -> None:  # noqa: B027 - nothing to do where the numbers are used where they are
+        """Bring new numbers of some chains in the block last given to `noise` to its buffers."""
 
     @abstractmethod
-    def evaluate(self, *, record: bool, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:
-        """Compute the gradient at the weights, from the samples in `batch` if given, and what else is asked for."""
+    def record_into(self, block: Float[torch.Tensor, "c b m"]) -> None:
+        """Take a block of draws, into which the next evaluations record."""
+
+    @abstractmethod
+    def evaluate(self, *, draw: int | None, mean_loss: bool, batch: Int[torch.Tensor, "c b"] | None) -> None:
+        """Compute the gradient at the weights, from the samples in `batch` if given, and what else is asked for.
+
+        With `draw`, counted from 0 in each block, what is recorded goes there, at the latest when `complete` is called.
+        """
+
+    def complete(self) -> None:  # noqa: B027 - nothing to do where draws are recorded at once
+        """Make sure that all draws are in the block."""
 
 
 def functions_of(plan: ChainPlan, parameters: dict[str, torch.Tensor]) -> Float[torch.Tensor, "c f"]:

@@ -16,15 +16,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from numerics.curvature.entry import derivatives_of, few
+from numerics.curvature.kernels import Elementary, differentiable
+from numerics.curvature.soundness import sound_product
+from numerics.models.queries import Query
+from numerics.models.samples import Parts, Samples
 from numerics.training.descent import State, Step
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
+from numerics.training.module_losses import ModuleLosses
 from numerics.training.optimisers import Jacobian
+from numerics.training.part_weights import part_positions
+from theory.hierarchy import Dataset
 
 __all__ = ["LinearisedDescent", "LinearisedLinear", "LinearisedModule"]
 
@@ -156,7 +165,8 @@ class LinearisedLinear(LinearisedDescent):
 class LinearisedModule(LinearisedDescent):
     """Around a torch module: vectors (m, 1 + memories, d) hold the changes of the weights, then of each memory.
 
-    Each is carried by differentiating the gradient at its copy of the weights, in chunks that fit into the memory.
+    Each is carried by differentiating the gradient at its copy of the weights, in chunks that fit into the memory and
+    kernels that have right second derivatives.
 
     Parameters
     ----------
@@ -164,13 +174,57 @@ class LinearisedModule(LinearisedDescent):
         Problem; its first initial state counts.
     sources
         Positions of the samples whose weights change.
+
+    Raises
+    ------
+    WrongDerivative, NotDifferentiable
+        If a second derivative by torch is missing, or contradicts finite differences, near the initial weights.
     """
 
     stacked = 0
+    _share: torch.Tensor
 
     def __init__(self, descent: ModuleDescent, sources: Sequence[int]) -> None:
         self._descent = descent
-        self._sources = torch.tensor(list(sources), device=descent.start[0].device)
+        start, model, samples = descent.start[0], descent.model, descent.samples
+        self._sources = torch.tensor(list(sources), device=start.device)
+        self._forces: ModuleLosses | None = None
+        generator = torch.Generator(start.device).manual_seed(0)
+        noise = torch.randn(start.shape[1], generator=generator, device=start.device).to(start)
+        # Also a little away: what is wrong may vanish where biases are zero.
+        moved = start[0] + 0.1 * start[0].square().mean().sqrt() * noise
+        derivatives = derivatives_of(model, start[0], samples, "hessian")
+        for weights, where in ((start[0], " at the initial weights"), (moved, " near the initial weights")):
+            sound_product(derivatives, "hessian", weights, few(samples, 8), None, where)
+        mode = Elementary(float64=False)
+        with torch.no_grad(), differentiable(model.module, mode):
+            model.losses(start[0], samples[:1])
+        self._replaces = bool(mode.changed)
+
+    @classmethod
+    def of_parts(cls, descent: ModuleDescent, dataset: Dataset | Samples, parts: Parts) -> LinearisedModule:
+        """Return the neighbourhood where the weights of parts of samples change.
+
+        A part's own loss is that of its sample with no other part present.
+        """
+        part_positions(dataset, parts)  # refuses what is not there
+        result = cls(descent, [dataset.index(name) for name, _ in parts.labels])
+        start = descent.start[0]
+        alone = Query(parts).samples.like(start)
+        result._forces = ModuleLosses(descent.model, alone, start[0], descent.config.max_memory)
+        result._share = torch.tensor(parts.share).to(start)[:, None] * descent.scale
+        return result
+
+    def _force(self, state: State, step: Step) -> Float[torch.Tensor, "sources d"]:
+        """Return the gradient by which the weight of each part pulls at a step."""
+        assert self._forces is not None
+        n = len(self._descent.samples) if step.batch is None else step.batch.shape[1]
+        inside = self._exposure(step, len(self._sources)).sum(1, keepdim=True)
+        return self._forces.gradients(state[0][0]) * self._share * inside / n
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        mode = Elementary(float64=False) if self._replaces else None
+        return differentiable(self._descent.model.module, mode)
 
     def zeros(self, count: int) -> torch.Tensor:
         """Return so many vectors of zeros."""
@@ -186,12 +240,19 @@ class LinearisedModule(LinearisedDescent):
     def forward(self, state: State, vectors: torch.Tensor, step: Step) -> torch.Tensor:
         """Return the changes after a step from `state`, the last of them with their source's weight changed too."""
         after, seen = torch.empty_like(vectors), self._exposure(step, len(vectors))
+        force: torch.Tensor | None = None
+        if self._forces is not None:
+            force = seen.new_zeros(len(vectors), vectors.shape[2])
+            force[len(vectors) - len(self._sources) :] = self._force(state, step)
+            seen = torch.zeros_like(seen)
         jacobian = self._jacobian(state, step)
         for part, rows in self._chunks(len(vectors), seen.shape[1]):
-            with torch.enable_grad():
+            with torch.enable_grad(), self._kernels():
                 copies, _, losses, slope = self._along(state, vectors[part, 0], step, rows)
                 exposed = (losses * seen[part, rows]).sum() / seen.shape[1]
                 (turned,) = torch.autograd.grad(slope + exposed, copies, materialize_grads=True)
+            if force is not None and rows.start == 0:
+                turned = turned + force[part]
             before = vectors[part].unbind(1)
             for out, (*own, by_gradient) in zip(after[part].unbind(1), jacobian, strict=True):
                 if rows.start == 0:
@@ -206,9 +267,12 @@ class LinearisedModule(LinearisedDescent):
         before, seen = torch.empty_like(vectors), self._exposure(step, len(self._sources))
         effects = vectors.new_zeros(len(vectors), len(self._sources))
         *columns, by_gradient = zip(*self._jacobian(state, step), strict=True)
+        if self._forces is not None:
+            seen = torch.zeros_like(seen)
+            effects += _combined(by_gradient, vectors.unbind(1)) @ self._force(state, step).mT
         for part, rows in self._chunks(len(vectors), seen.shape[1]):
             after = vectors[part].unbind(1)
-            with torch.enable_grad():
+            with torch.enable_grad(), self._kernels():
                 copies, share, _, slope = self._along(state, _combined(by_gradient, after), step, rows)
                 turned, effect = torch.autograd.grad(slope, (copies, share), materialize_grads=True)
             effects[part].addmm_(effect, seen[:, rows].mT, alpha=1 / seen.shape[1])

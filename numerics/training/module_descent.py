@@ -20,6 +20,7 @@ from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.module import TorchModel
 from numerics.models.queries import Queries
 from numerics.models.samples import Samples
+from numerics.models.slopes import check_gradients
 from numerics.training.descent import Descent, State, Step, TrainingConfig
 from numerics.training.initial import initial_weights_of
 from numerics.training.module_losses import ModuleLosses
@@ -70,7 +71,9 @@ class ModuleDescent(Descent):
         for run in weights:
             for one, asked in [(model, self.samples), *about]:
                 ModuleCheckpoints(np.array([0.0]), one, run[None]).check_fits(asked)
+        check_gradients(model, weights[0], self.samples)
         self.training = ModuleLosses(model, self.samples, weights[0], config.max_memory)
+        self.engine = f"weights by {self.training.engine}"
         self._asked = [ModuleLosses(one, asked, weights[0], config.max_memory) for one, asked in about]
 
     def plain_mover(self, state: State, beta: Float[np.ndarray, "runs n"]) -> Callable[[Step], None]:
@@ -110,6 +113,8 @@ class ModuleDescent(Descent):
 
     def query_gradients(self, weights: Float[torch.Tensor, " d"]) -> Float[torch.Tensor, "m d"]:
         """Return the gradient of everything asked, at the weights of one run."""
+        for asked in self._asked:
+            check_gradients(asked.model, weights, asked.samples)
         rows = [asked.gradients(weights) for asked in self._asked]
         if self.queries.functions:
             rows.append(jacrev(self._functions)(weights))

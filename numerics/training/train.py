@@ -264,7 +264,9 @@ def recorded_settings(config: TrainingConfig, model: TorchModel | None) -> dict[
             settings[name] = value if isinstance(value, int) else repr(value)
     if model is None:
         return settings
-    network = {"model": type(model.module).__name__, "n_parameters": model.n_parameters}
+    network: dict[str, object] = {"model": type(model.module).__name__, "n_parameters": model.n_parameters}
+    if model.surrogate_gradients:
+        network["gradients"] = "surrogate"
     own = ["lr", "epochs", "checkpoint_every", "batch_size", "optimiser", "schedule"]
     own += ["seed"] * (config.batch_size is not None)
     return network | {key: settings[key] for key in own if key in settings}

@@ -183,14 +183,15 @@ def main() -> None:
     parser.add_argument("--package", default="theory", help="package to plant faults in")
     parser.add_argument("--sample", type=int, default=300, help="number of mutants")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
-    parser.add_argument("--only", default="", help="part of the paths to choose from, for example svd_response")
+    parser.add_argument("--only", default=[""], nargs="+", help="parts of the paths to choose from: svd_response")
+    parser.add_argument("--tests", nargs="+", help="tests to ask, for a quick sample; all of the package if not given")
     parser.add_argument("--out", type=Path, default=Path("out/mutation.jsonl"), help="one verdict a line")
     options = parser.parse_args()
     out = options.out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     package = options.package
     files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py"))
-    everything = [mutant for path in files for mutant in mutants_of(ROOT, path) if options.only in path]
+    everything = [mutant for path in files for mutant in mutants_of(ROOT, path) if any(p in path for p in options.only)]
     sample = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))
     os.nice(10)
     with tempfile.TemporaryDirectory(prefix="mutation-") as place:
@@ -207,7 +208,7 @@ def main() -> None:
         for library in LIBRARIES.split():
             importlib.import_module(library)
         begin = time.monotonic()
-        record = run_tests([f"tests/{package}", package], Recorder(copy, package), 3600)
+        record = run_tests(options.tests or [f"tests/{package}", package], Recorder(copy, package), 3600)
         if record is None or record["code"]:
             sys.exit(f"{Path(LOG).read_text()[-4000:]}\nthe tests fail without any fault")
         _say(f"{len(record['seconds'])} tests, {time.monotonic() - begin:.0f} s; {len(everything)} mutants")

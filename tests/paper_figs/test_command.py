@@ -1,5 +1,6 @@
 """The command draws what is asked for, resumes after interruption, and refuses bad input in a sentence."""
 
+import errno
 import os
 
 import typer
@@ -43,11 +44,29 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    # Root may write everywhere, so the answer is made up.
-    monkeypatch.setattr(os, "access", lambda _path, mode, **_: not mode & os.W_OK)
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
     result = run_command("2", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "cannot be written to" in result.output
+    assert "cannot be written to: No space left on device." in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_keeps_what_was_finished(tmp_path, monkeypatch):
+    whole = registry.save_figure
+
+    def full(figure, results, folder):
+        if figure.identifier == "3":
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder / "figure_03.png"))
+        return whole(figure, results, folder)
+
+    monkeypatch.setattr(paper_figs.__main__, "save_figure", full)
+    result = run_command("2", "3", "--quick", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "After 1 of 2 figures a file could not be written: No space left on device" in result.output
+    assert visible(tmp_path) == ["figure_02.nc", "figure_02.pdf", "figure_02.png", "figure_02.txt"]
 
 
 def test_an_interrupted_run_says_so_and_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -70,7 +89,7 @@ def test_an_interrupted_run_says_so_and_goes_on_where_it_was(tmp_path, monkeypat
 
 def test_a_damaged_result_is_noted_and_replaced(tmp_path):
     assert run_command("3", "--quick", "--out", tmp_path).exit_code == 0
-    stored = sorted((tmp_path / ".results").rglob("output.pkl"))
+    stored = sorted((tmp_path / ".results").glob("*/*.npz"))
     assert stored
     for path in stored:
         path.write_bytes(path.read_bytes()[:20])

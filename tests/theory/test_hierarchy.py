@@ -126,3 +126,19 @@ def test_bad_levels_are_refused(function):
 def test_unknown_sample_is_refused():
     with pytest.raises(KeyError, match="no sample is called 'wolf'; there are dog, cat"):
         hierarchical_dataset().index("wolf")
+
+
+def names_of(given):
+    """Return the names read off `given`, of any type: the type checker of the tests lets only tuples of text pass."""
+    data = object.__new__(Dataset)
+    object.__setattr__(data, "names", given)
+    return data._given_names()
+
+
+def test_names_of_bytes_are_text_and_missing_ones_are_refused():
+    assert names_of(np.array([b"dog", "ké".encode()], dtype=object)) == ("dog", "ké")
+    for missing in (None, float("nan")):
+        with pytest.raises(TypeError, match=r"entry 1 is .*, a missing value"):
+            names_of(np.array(["dog", missing], dtype=object))
+    with pytest.raises(ValueError, match="bytes that are not text"):
+        names_of([b"dog", b"\xff"])

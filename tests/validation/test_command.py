@@ -156,7 +156,7 @@ def test_own_data_are_cross_checked_with_a_report(tmp_path, monkeypatch):
     assert "Strongest influences" in page
     assert {e["source"] for e in document["strongest"]} == {"a", "b"}
     assert "Strongest influences" in result.output
-    assert "<script></script>" in page  # there are no claims to filter
+    assert "The paper, sentence by sentence" not in page  # the data are not the paper's
 
 
 @pytest.mark.parametrize(

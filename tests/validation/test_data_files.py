@@ -159,6 +159,7 @@ def test_tables_as_programs_write_them_are_read(tmp_path, data, how):
     ("data", "sentence"),
     [
         (b"x1 y1\n1 2\n", "columns are separated by spaces; use commas, semicolons or tabs"),
+        (b"# measured in May\nx1,y1\n1,2\n", "the first line is a comment, '# measured in May'; leave comments out"),
         (b"x1|y1\n1|2\n", "columns are separated by bars"),
         (b"x1,y1\n1,5,2\n", "line 2: 3 fields, but the header has 2; a decimal comma needs semicolons or tabs"),
         (b"x1;y1\n1,5;2.5\n", "a decimal comma in line 2 and a point in line 2; use one"),

@@ -326,7 +326,7 @@ FAULTS = (
           "instantaneous-influence-from-modes"),
     Fault("lost sign of the kernel", "numerics.curvature.classical_influence:gradient_kernel", scaled(-1),
           "brief-ablation-is-the-kernel", True),
-    Fault("window ten epochs longer", "numerics.training.retraining:timed_ablation", longer_window,
+    Fault("window ten epochs longer", "numerics.training.timed_ablation:timed_ablation", longer_window,
           "brief-ablation-closed-form", True),
     Fault("exposure kernel without 1/tau", "theory.influence.exposure:exposure_kernel", scaled(1200.0),
           "exposure-kernel-of-descent", True),
@@ -382,6 +382,12 @@ def test_the_faults_are_many_and_different():
     assert len(FAULTS) >= 25
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     assert len({fault.claim for fault in FAULTS}) >= 25
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_can_be_planted(fault, monkeypatch):
+    planted(monkeypatch, fault)
+    select_claims([fault.claim])
 
 
 @pytest.mark.parametrize(

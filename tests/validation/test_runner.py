@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import multiprocessing
+import time
 
 import pytest
 from rich.console import Console
@@ -146,3 +148,58 @@ def test_numbers_and_bounds_read_well():
     assert bound(Check("q", 1.0, low=1.0, high=1.0)) == "= 1"
     assert bound(Check("q", 1.0, low=0.5)) == "≥ 0.5"
     assert bound(Check("q", 1.0)) == "-"
+
+
+def quick_and_own(names):
+    """Return some claims of the ledger with a claim of a user's own between them."""
+    first, *rest = select_claims(names)
+    return first, holding("own"), *rest
+
+
+@pytest.mark.slow  # a process of its own
+def test_two_processes_find_what_one_does_in_the_same_order():
+    claims = quick_and_own(["singular-structure", "balance", "sgld-law", "deep-chains", "robust-to-the-step"])
+    heard = []
+    settings = {"claims": claims, "finished": lambda name, *_: heard.append(name)}
+    both = run_ledger("A run", ToyExperiment(), processes=2, **settings)
+    one = run_ledger("A run", ToyExperiment(), **settings)
+    assert [r.claim.identifier for r in both.claims] == [c.identifier for c in claims]
+    assert [r.checks for r in both.claims] == [r.checks for r in one.claims]
+    assert sorted(heard) == sorted(2 * [c.identifier for c in claims])
+    assert both.unfinished == ()
+
+
+@pytest.mark.slow  # a process of its own
+def test_what_a_second_process_that_dies_had_is_measured_by_the_first(monkeypatch):
+    started = []
+
+    def kill(name):
+        started.append(name)
+        if name == "deep-chains":  # handed to the second process, which is the only child
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    def waiting(_):
+        while "deep-chains" not in started:
+            time.sleep(0.05)
+        return [Check("q", 1.0, high=2.0, why="because")]
+
+    claims = [claim_of("own", waiting), *select_claims(["deep-chains"])]
+    ledger = run_ledger("A run", ToyExperiment(), claims=claims, processes=2, started=kill)
+    assert [(r.claim.identifier, r.verdict) for r in ledger.claims] == [("own", "holds"), ("deep-chains", "holds")]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow  # a process of its own
+def test_an_interrupted_run_ends_its_second_process():
+    started = []
+
+    def interrupt(_):
+        while "mini-batches-are-unbiased" not in started:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    claims = [claim_of("own", interrupt), *select_claims(["mini-batches"])]
+    ledger = run_ledger("A run", ToyExperiment(), claims=claims, processes=2, started=started.append)
+    assert ledger.unfinished == ("own", "mini-batches-are-unbiased")
+    assert not multiprocessing.active_children()

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.integrate import solve_ivp
 
+from theory.dynamics.singular_modes import singular_modes
+
 __all__ = ["IntegratedFlow"]
 
 TOLERANCE = 1e-10  # relative error of a step
@@ -47,6 +49,7 @@ class IntegratedFlow:
         sxx: Float[np.ndarray, "p p"] | None = None,
     ) -> None:
         self.tau, self.shape, self.hidden, self.syx = tau, syx.shape, len(w1), syx
+        self._white = sxx is None
         self.sxx = np.eye(syx.shape[1]) if sxx is None else sxx
         self.rotation, start = np.linalg.qr(np.hstack([w1, w2.T]))
         self.start = start.T
@@ -66,9 +69,17 @@ class IntegratedFlow:
             q = state @ self.rotation.T
             yield slice(k, k + 1), q[None, :p].swapaxes(1, 2), q[None, p:]
 
+    def _goal(self) -> Float[np.ndarray, "o p"]:
+        """Return W Sxx at the minimum: the target, or its best map of the hidden rank if inputs are white."""
+        if self.hidden >= min(self.shape) or not self._white or not np.any(self.syx):
+            return self.syx
+        u, s, v = singular_modes(self.syx)
+        return u[:, : self.hidden] * s[: self.hidden] @ v[:, : self.hidden].T
+
     def _states(self, t: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t n k"]:
         p, start = self.shape[1], self.start
         scale = max(float(np.linalg.norm(self.syx)), np.finfo(float).tiny)
+        goal = self._goal()
 
         def error(q: np.ndarray) -> np.ndarray:
             return self.syx - q[p:] @ (q[:p].T @ self.sxx)
@@ -79,7 +90,8 @@ class IntegratedFlow:
             return np.concatenate([e.T @ q[p:], e @ q[:p]]).ravel()
 
         def arrived(_: float, state: np.ndarray) -> float:
-            return float(np.linalg.norm(error(state.reshape(start.shape)))) - _SETTLED * scale
+            q = state.reshape(start.shape)
+            return float(np.linalg.norm(goal - q[p:] @ (q[:p].T @ self.sxx))) - _SETTLED * scale
 
         arrived.terminal = True  # type: ignore[attr-defined]
         states = np.broadcast_to(start, (len(t), *start.shape)).copy()

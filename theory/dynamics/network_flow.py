@@ -1,14 +1,16 @@
 r"""The flow of a two-layer linear network from any weights: in closed form if nearly lambda-balanced, else integrated.
 
 Training preserves :math:`B = W_2^T W_2 - W_1 W_1^T`. The closed form solves the flow of layers with
-:math:`B = \lambda I`. With :math:`\lambda = \mathrm{tr} B / h` it leaves out the rest, :math:`\Delta = B - \lambda I`,
-to first order: in the eigenbasis of :math:`\Delta` hidden unit b has a lambda of its own,
-:math:`\lambda + \delta_b`, so that solutions with the largest and the smallest of these show how much it matters.
+:math:`B = \lambda I`; with :math:`\lambda = \mathrm{tr} B / h` it leaves out the rest :math:`\Delta = B - \lambda I`,
+which adds :math:`-\tfrac12 J Q \Delta` to :math:`\tau \dot Q`, J = diag(I, -I). Where :math:`\Delta` is more than a
+ten-thousandth of the largest singular value the flow is integrated; in between the two are mixed, so that the answer is
+continuous in the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,10 +22,12 @@ from theory.dynamics.integrated_flow import IntegratedFlow
 from theory.dynamics.modal_flow import ModalFlow, balance
 from theory.dynamics.singular_modes import degenerate_blocks, singular_modes
 
-__all__ = ["EXACT", "INTEGRATED", "MOST_IMBALANCE", "NetworkFlow"]
+__all__ = ["EXACT", "INTEGRATED", "LEAST_INTEGRATED", "MOST_IMBALANCE", "NetworkFlow"]
 
 EXACT, INTEGRATED = "exact matrix solution", "gradient flow, DOP853 at 1e-10"
-MOST_IMBALANCE = 0.01  # of the largest singular value, up to which layers count as nearly lambda-balanced
+MOST_IMBALANCE = 1e-4  # of the largest singular value, up to which the closed form alone is used
+LEAST_INTEGRATED = 3e-4  # from which the integrated flow alone is
+_LONGEST_COMPARED = 5000.0  # time, in units of tau over the largest singular value, up to which the two are compared
 
 
 class NetworkFlow:
@@ -60,44 +64,58 @@ class NetworkFlow:
         strongest = float(np.linalg.norm(syx, ord=2))
         with np.errstate(divide="ignore", invalid="ignore"):
             self.imbalance = float(np.abs(spread).max() / strongest) if np.any(spread) else 0.0
-        self._scaled, self._spread, self._lambda = (first, second, syx), spread, lam
-        self._flow: ModalFlow | IntegratedFlow
-        if sxx is None and self.imbalance <= MOST_IMBALANCE:
-            self._flow, self.method = ModalFlow(first, second, syx, 1.0, lam), EXACT
+        self._syx = syx
+        self._closed = ModalFlow(first, second, syx, 1.0, lam)
+        self._integrated = IntegratedFlow(first, second, syx, 1.0, sxx)
+        if sxx is None:
+            share = (self.imbalance - MOST_IMBALANCE) / (LEAST_INTEGRATED - MOST_IMBALANCE)
+            self._share = float(np.clip(share, 0.0, 1.0))
         else:
-            self._flow, self.method = IntegratedFlow(first, second, syx, 1.0, sxx), INTEGRATED
+            self._share = 1.0
+        self._compared = _LONGEST_COMPARED / max(strongest, 1e-300)
+        self.method = EXACT if self._share == 0 else INTEGRATED
 
     def maps_at(self, t: Float[np.ndarray, " t"]) -> Iterator[tuple[slice, Float[np.ndarray, "m o p"]]]:
         """Yield W = W_2 W_1 at increasing finite times, and which of them."""
-        for piece, maps in self._flow.maps_at(self._clock(t)):
+        clock = self._clock(t)
+        for piece, maps in self._mixed(self._closed.maps_at(clock), self._integrated.maps_at(clock)):
             yield piece, self._maps(maps)
 
     def factors_at(
         self, t: Float[np.ndarray, " t"]
     ) -> Iterator[tuple[slice, Float[np.ndarray, "m h p"], Float[np.ndarray, "m o h"]]]:
         """Yield W_1 and W_2 at increasing finite times, and which of them."""
-        for piece, first, second in self._flow.factors_at(self._clock(t)):
-            yield piece, first * self._unit, second * self._unit
+        clock = self._clock(t)
+        for piece, *layers in self._mixed(self._closed.factors_at(clock), self._integrated.factors_at(clock)):
+            yield piece, layers[0] * self._unit, layers[1] * self._unit
+
+    def _mixed(self, closed: Iterator[Any], integrated: Iterator[Any]) -> Iterator[Any]:
+        """Yield what either flow does, or both in the shares of each; an unused iterator never starts."""
+        if self._share in (0.0, 1.0):
+            yield from integrated if self._share else closed
+            return
+        for piece, *arrays in closed:
+            others = [next(integrated)[1:] for _ in range(piece.start, piece.stop)]  # one time each
+            both = zip(arrays, zip(*others, strict=True), strict=True)
+            yield piece, *[(1 - self._share) * one + self._share * np.concatenate(other) for one, other in both]
 
     def errors_at(self, t: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
         """Return the estimated error of the maps (Frobenius norm) from what was left out of the imbalance.
 
-        The distances to the closed forms with lambda + delta_min, with lambda + delta_max, and from the nearest
-        balanced layers of the same product, summed. For an integrated flow, 1e-9 of the size of the map: some ten
-        steps' error of 1e-10.
+        The distance to the integrated flow, in the share that the closed form has, up to the time 5000 tau / s_max;
+        later it is not known (nan). An integrated flow has 1e-9 of the size of the map: some ten steps' error of 1e-10.
         """
-        errors = np.empty(len(t))
-        if isinstance(self._flow, IntegratedFlow):
-            for piece, maps in self._flow.maps_at(self._clock(t)):
-                errors[piece] = 1e-9 * np.linalg.norm(self._maps(maps), axis=(1, 2))
-            return errors
-        if not np.any(self._spread):
+        if not self.imbalance and not self._share:
             return np.zeros(len(t))
-        others = [ModalFlow(*self._scaled, 1.0, self._lambda + delta) for delta in self._spread]
-        others.append(ModalFlow(*_balanced(*self._scaled[:2], self._lambda), self._scaled[2], 1.0, self._lambda))
-        gathered = [_gathered(flow, self._clock(t)) for flow in (self._flow, *others)]
-        distances = [np.linalg.norm(self._maps(maps - gathered[0]), axis=(1, 2)) for maps in gathered[1:]]
-        return np.asarray(np.sum(distances, axis=0))
+        clock = self._clock(t)
+        compared = clock <= (np.inf if self._share == 1 else self._compared)
+        errors = np.full(len(t), np.nan)
+        maps = _gathered(self._integrated, clock[compared])
+        errors[compared] = 1e-9 * np.linalg.norm(maps, axis=(1, 2))
+        if self._share < 1:
+            left_out = np.linalg.norm(_gathered(self._closed, clock[compared]) - maps, axis=(1, 2))
+            errors[compared] += (1 - self._share) * left_out
+        return errors * self._unit * self._unit
 
     def limit(self) -> Float[np.ndarray, "o p"]:
         """Return W at infinite time.
@@ -108,15 +126,14 @@ class NetworkFlow:
             If the flow is integrated and its limit depends on the path: the hidden layer cuts a block of equal singular
             values, or a mode has no overlap with the initial weights.
         """
-        if isinstance(self._flow, ModalFlow):
-            return self._maps(self._flow.limit())
-        first, second, syx = self._scaled
-        if not np.any(syx):
+        if self.method == EXACT:
+            return self._maps(self._closed.limit())
+        if not np.any(self._syx):
             raise ValueError("t must be finite: without a target these layers decay along a path with no closed form.")
-        u, s, v = singular_modes(syx)
+        u, s, v = singular_modes(self._syx)
         kept = min(len(s), self.hidden)
         cut = any(block.start < kept < block.stop for block in degenerate_blocks(s, tolerance=0.0))
-        found = ModalFlow(first, second, syx, 1.0, self._lambda).limit()
+        found = self._closed.limit()
         best = u[:, :kept] * s[:kept] @ v[:, :kept].T
         if cut or np.abs(found - best).max() > 1e-10 * s[0]:
             raise ValueError(
@@ -134,19 +151,7 @@ class NetworkFlow:
             return checks.representable("the map W_2 W_1", maps * self._unit * self._unit)
 
 
-def _balanced(
-    w1: Float[np.ndarray, "h p"], w2: Float[np.ndarray, "o h"], lam: float
-) -> tuple[Float[np.ndarray, "h p"], Float[np.ndarray, "o h"]]:
-    """Return (I + X) W_1 and W_2 (I - X), lambda-balanced to first order: X G + G X = Delta, G = Q^T Q."""
-    sizes, turn = np.linalg.eigh(w1 @ w1.T + w2.T @ w2)
-    rest = turn.T @ (w2.T @ w2 - w1 @ w1.T - lam * np.eye(len(w1))) @ turn
-    pairs = sizes[:, None] + sizes
-    carried = pairs > 1e-12 * sizes[-1]
-    x = turn @ np.where(carried, rest / np.where(carried, pairs, 1.0), 0.0) @ turn.T
-    return w1 + x @ w1, w2 - w2 @ x
-
-
-def _gathered(flow: ModalFlow, t: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t o p"]:
+def _gathered(flow: ModalFlow | IntegratedFlow, t: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t o p"]:
     maps = np.empty((len(t), *flow.shape))
     for piece, some in flow.maps_at(t):
         maps[piece] = some

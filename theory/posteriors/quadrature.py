@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -198,6 +198,7 @@ def _checked_values(name: str, values: ArrayLike, n_points: int, ndim: int) -> n
     return values
 
 
+@cache
 def _rules(d: int) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, " q"], Float[np.ndarray, "q d"]]:
     """Return nodes on [0, 1]^d, weights, and the weights' differences from the rule with fewer nodes along one axis."""
 
@@ -245,15 +246,16 @@ def _integrate(
         z = float(np.sum(mass @ fine))
         share = mass * fine / z
         origin = values.reshape(-1, values.shape[-1])[log_density.argmax()]
-        off = np.einsum("cq,cqi->i", share, values - origin)
+        off = share.ravel() @ (values - origin).reshape(-1, values.shape[-1])
         centred = values - origin - off
-        covariance = np.einsum("cq,cqi,cqj->ij", share, centred, centred, optimize=True)
+        flat = centred.reshape(-1, values.shape[-1])
+        covariance = (share.reshape(-1, 1) * flat).T @ flat
         # a loss that varies by its rounding only cannot be resolved relative to its own standard deviation
         rounding = np.finfo(float).eps * np.abs(origin) / rtol
         smallest = 1e-100 * np.abs(centred).max(axis=(0, 1)) + np.finfo(float).tiny  # squares must not overflow
         scaled = centred / np.maximum(np.sqrt(np.diag(covariance)), np.maximum(rounding, smallest))
         monitors = (mass / z)[..., None] * np.concatenate([np.ones_like(scaled[..., :1]), (1 + scaled) ** 2], axis=-1)
-        errors = np.abs(np.einsum("cqf,qa->caf", monitors, changes)).max(axis=-1)
+        errors = np.abs(changes.T @ monitors).max(axis=-1)
         error = float(errors.sum())
 
         highest = log_density.max(axis=1)

@@ -89,7 +89,10 @@ def _free_energy() -> Parts:
     losses = [b * w + a * w**2 / 2 for a, b in zip(curvature, sp.symbols("b_1:3", real=True), strict=True)]
     energy = ratio * sum(x * loss for x, loss in zip(beta, losses, strict=True)) + gamma * w**2 / 2
     baseline = {precision: sp.diff(energy, w, 2), pull: -sp.diff(energy, w).subs(w, 0)}  # both affine in beta
-    partition = sp.integrate(sp.exp(-precision * w**2 / 2 + pull * w), (w, -sp.oo, sp.oo))
+    u = sp.symbols("u", real=True)  # w = pull / precision + u / sqrt(precision) completes the square
+    exponent = (-precision * w**2 / 2 + pull * w).subs(w, pull / precision + u / sp.sqrt(precision))
+    height = sp.expand(exponent + u**2 / 2)  # free of u
+    partition = sp.integrate(sp.exp(-(u**2) / 2), (u, -sp.oo, sp.oo)) * sp.exp(height) / sp.sqrt(precision)
     free = -sp.expand_log(sp.log(partition), force=True)
 
     def along(weight: sp.Symbol, expression: sp.Expr) -> sp.Expr:
@@ -109,6 +112,7 @@ def _free_energy() -> Parts:
         along(beta[0], free) - ratio * expectation(first),
         along(beta[0], along(beta[1], free)) + ratio**2 * covariance,
         covariance - gaussian_limit,
+        sp.diff(height, u),
     ], {"free_energy": free.subs(baseline), "covariance": covariance.subs(baseline)}
 
 

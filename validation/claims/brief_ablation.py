@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from numerics import TrainingConfig, TrainingRun, train, unrolled_influence
+from numerics import TrainingConfig, TrainingRun, train
 from theory import brief_ablation_trajectory, exposure_kernel
 from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.expectations import delays, lag, lost_growth, posterior_lead, root_mean_error, smooth, solved_kernel
+from validation.experiments.exposure import exposure_influence
 from validation.experiments.toy import GROUPS, ToyExperiment, group_means, harm_epochs
 from validation.registry import (
     CAUCHY,
@@ -449,20 +450,18 @@ def _last(run: TrainingRun) -> dict[str, Any]:
     "exposure-kernel-of-descent",
     "The kernel in closed form is the derivative of the run with respect to the weight at each epoch alone.",
     source="ours (empirical twin of the exposure kernel)",
-    compares=(theory("exposure kernel"), numerics("derivative of descent, resolved by 50 epochs of exposure")),
+    compares=(theory("exposure kernel"), numerics("derivative of descent, resolved by 100 epochs of exposure")),
     metric="Pearson and slope over exposures, epochs and pairs of different samples",
 )
 def exposure_kernel_of_descent(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Compare the kernel, averaged over stretches of exposure, with the unrolled derivative."""
-    stretch = 50
-    config = replace(experiment.settings.training, epochs=4500, checkpoint_every=1500)
-    w1, w2 = experiment.initial_weights
-    parts = unrolled_influence(experiment.dataset, config, exposure_every=stretch, w1=w1, w2=w2) / stretch
-    middles = parts["exposure"].values + stretch / 2
-    epochs = parts["epoch"].values[1:]
-    kernel = exposure_kernel(experiment.dataset, epochs, middles, tau=experiment.tau, g0=experiment.modes)
+    both = exposure_influence(experiment, until=4500, every=1500).isel(epoch=slice(1, None))
+    middles, epochs = both["exposure"].values, both["epoch"].values
     unequal = ~np.eye(len(experiment.dataset), dtype=bool)
-    found, predicted = parts.values[:, 1:][..., unequal], kernel.values[..., unequal]
+    parts, kernel = (
+        both[name].transpose("exposure", "epoch", "source", "query") for name in ("unrolled", "closed_form")
+    )
+    found, predicted = parts.values[..., unequal], kernel.values[..., unequal]
     overlap = experiment.settings.training.hidden**-0.5
     yield Check(
         "1 - Pearson",
@@ -492,7 +491,7 @@ def exposure_kernel_of_descent(experiment: ToyExperiment) -> Iterator[Check | Pl
             )
             for k, t in enumerate(epochs)
             for name, table, style in (
-                ("descent", parts.values[:, 1:], "line"),
+                ("descent", parts.values, "line"),
                 ("kernel", kernel.values, "dashes"),
             )
         ),

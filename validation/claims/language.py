@@ -524,7 +524,7 @@ def printed_draws(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         noise[-1] / exact[-1],
         low=0.5,
         high=1.15,
-        why="1 where losses are linear; steep directions relax faster and have less noise, but not half",
+        why="1 where losses are linear; tokens that share steep directions, which relax faster, have less, not half",
     )
     level = run.influence["correlation"].sel(source="repeated", query="repeated").values[-1]
     yield Check(

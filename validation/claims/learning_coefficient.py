@@ -6,35 +6,21 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from numerics import (
-    MALA,
     SGLD,
-    Checkpoints,
     RMSPropSGLD,
     StepSizeWarning,
     estimate_learning_coefficient,
-    extrapolate_learning_coefficient,
 )
 from numerics.curvature.linear import hessian
-from theory import Dataset, learning_coefficient, product_moments, tempered_posterior
+from theory import learning_coefficient, product_moments, tempered_posterior
 from validation.charts import Plot, Series, curves
+from validation.experiments.learning_coefficients import CoefficientSettings, measured_coefficients, singular_minimum
 from validation.experiments.toy import ToyExperiment
 from validation.registry import QUADRATURE, Check, Cost, Reading, claim, numerics, theory
 
 __all__: list[str] = []
-
-_LADDER = np.array([100.0, 1000.0])
-_CASES = (
-    ((2, 2, 2), 1),
-    ((3, 2, 3), 1),
-    ((4, 2, 3), 1),
-    ((4, 3, 4), 0),
-    ((4, 3, 4), 1),
-    ((4, 3, 4), 2),
-    ((5, 3, 5), 0),
-)
 
 
 @claim(
@@ -133,43 +119,6 @@ def toy_coefficient(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     )
 
 
-def _minimum(widths: tuple[int, int, int], rank: int) -> tuple[Dataset, Checkpoints]:
-    """Return data with mean loss 1/2 |W2 W1 - W*|^2, W* of the given rank, at the balanced minimum of least norm."""
-    p, h, o = widths
-    target = np.zeros((o, p))
-    w1, w2 = torch.zeros(1, h, p), torch.zeros(1, o, h)
-    for k in range(rank):
-        target[k, k] = w1[0, k, k] = w2[0, k, k] = 1
-    inputs = np.sqrt(p) * np.eye(p)
-    return Dataset(inputs, inputs @ target.T), Checkpoints(np.zeros(1), w1, w2)
-
-
-def _measured(
-    widths: tuple[int, int, int], rank: int, n_beta: float, *, length: float, seed: int
-) -> tuple[float, float, float]:
-    """Return the estimate at one temperature, its standard error and R-hat, by MALA with a pull of 1.
-
-    Curvatures reach (h^(1/2) + max(P, O)^(1/2))^2 for weights that spread by 1; the slowest direction relaxes in
-    2 / step, and chains draw for `length` of such times after 1.5 of them.
-    """
-    p, h, o = widths
-    steepest = (np.sqrt(h) + np.sqrt(max(p, o))) ** 2 + 2 * (rank > 0)
-    step = 4.0 / (n_beta * steepest + 1)
-    thin = max(1, int(length * 2 / step / 1000))
-    data, minimum = _minimum(widths, rank)
-    found = estimate_learning_coefficient(
-        data,
-        minimum,
-        MALA(step, n_beta, localization=1.0),
-        chains=32,
-        draws=int(length * 2 / step / thin),
-        burn_in=int(1.5 * 2 / step),
-        thin=thin,
-        seed=seed,
-    ).isel(epoch=0)
-    return tuple(float(found[name]) for name in ("learning_coefficient", "standard_error", "r_hat"))  # type: ignore[return-value]
-
-
 _SHORT, _LONG = "short steps, a tenth of SGLD's limit, a = 0.01", "long steps, at SGLD's limit, a = 0.1"
 
 
@@ -192,7 +141,7 @@ def rmsprop_against_sgld(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Estimate the coefficient of two networks with both samplers at a short and a long step."""
     n_beta, shown = 1e3, []
     for widths in ((3, 2, 3), (4, 3, 4)):
-        data, minimum = _minimum(widths, 1)
+        data, minimum = singular_minimum(widths, 1)
         exact = float(learning_coefficient(widths, 1)[0])
         for share, a, reading in ((0.1, 0.01, _SHORT), (1.0, 0.1, _LONG)):
             step = share * 4 / (n_beta * 9)
@@ -245,47 +194,43 @@ def rmsprop_against_sgld(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     "measured-coefficients",
     "The learning coefficient measured by sampling is Aoyagi's, at widths where it varies with the rank.",
     source="paper C.2 (hyper-parameters selected by the known coefficient)",
-    compares=(theory("Aoyagi's formula"), numerics("MALA at two temperatures, extrapolated; seven cases")),
+    compares=(theory("Aoyagi's formula"), numerics("MALA at two temperatures, extrapolated; eight cases")),
     metric="distance in standard errors, and relative",
     cost=Cost.FULL,
 )
-def measured_coefficients(experiment: ToyExperiment) -> Iterator[Check | Plot]:
+def coefficients_measured(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Estimate the coefficient of small networks at singular minima of several ranks."""
-    names, values, errors, known = [], [], [], []
-    for widths, rank in _CASES:
-        exact, multiplicity = learning_coefficient(widths, rank)
-        runs = [
-            _measured(widths, rank, n_beta, length=length, seed=2 * experiment.settings.seed + k)
-            for k, (n_beta, length) in enumerate(zip(_LADDER, (4.0, 0.5), strict=True))
-        ]
-        found = extrapolate_learning_coefficient(
-            _LADDER, np.array([r[0] for r in runs]), np.array([r[1] for r in runs]), multiplicity=multiplicity
-        )
-        names.append("-".join(map(str, widths)) + f"\nrank {rank}")
-        values.append(found.learning_coefficient)
-        errors.append(found.standard_error)
-        known.append(float(exact))
+    found = measured_coefficients(CoefficientSettings(seed=experiment.settings.seed))
+    for name in found["case"].values:
+        case = found.sel(case=name)
+        exact = float(case["exact"])
         yield Check(
-            f"{'-'.join(map(str, widths))}, rank {rank}: measured / {float(exact):g}",
-            found.learning_coefficient / float(exact),
+            f"{name}: measured / {exact:g}",
+            float(case["extrapolated"]) / exact,
             low=0.9,
             high=1.1,
             why="10 %: neighbouring ranks differ by more where it counts; the extrapolation leaves out 1 %",
-            error=found.standard_error / float(exact),
+            error=float(case["extrapolated_error"]) / exact,
         )
         yield Check(
-            f"{'-'.join(map(str, widths))}, rank {rank}: largest R-hat",
-            max(r[2] for r in runs),
+            f"{name}: largest R-hat",
+            float(case["r_hat"].max()),
             high=1.1,
             why="chains that have not forgotten their start would show more",
         )
-    positions = np.array(names)
+    positions = np.array([name.replace(", ", "\n") for name in found["case"].values])
     yield Plot(
         "Learning coefficient",
         "network",
         "lambda",
         (
-            Series("measured", positions, np.array(values), 2 * np.array(errors), style="bars"),
-            Series("Aoyagi", positions, np.array(known), style="points"),
+            Series(
+                "measured",
+                positions,
+                found["extrapolated"].values,
+                2 * found["extrapolated_error"].values,
+                style="bars",
+            ),
+            Series("Aoyagi", positions, found["exact"].values, style="points"),
         ),
     )

@@ -12,7 +12,6 @@ from theory import (
     Dataset,
     Modes,
     influence_trajectory,
-    mode_strength,
     paper_svd_response,
     spectral_derivative,
     svd_response,
@@ -21,6 +20,7 @@ from validation.agreement import agreement, without_self
 from validation.charts import Plot, Series, curves
 from validation.claims.svd_response import COMBINATIONS, STEP, relative_difference
 from validation.expectations import five_points, flow_derivative
+from validation.experiments.map_response import map_response, strength_and_slope
 from validation.experiments.toy import ToyExperiment
 from validation.registry import CAUCHY, REFUTES, ROUNDING, Check, Reading, claim, numerics, retraining, theory
 
@@ -42,19 +42,12 @@ def printed_influence_on_the_map(experiment: ToyExperiment) -> Iterator[Check | 
     """Compare printed and exact responses of U g(S) V^T with a finite difference through LAPACK's SVD."""
     data = experiment.dataset
     c, change = data.syx, np.outer(data.targets[0], data.inputs[0])
-    g0, tau = experiment.mean_strength, experiment.tau
     times = np.array([1000.0, 2000.0, 3000.0, 5000.0, 8000.0])
+    spectral = map_response(experiment, "spectral", epochs=times).values
     errors: dict[str, list[float]] = {name: [] for name in ("exact", *COMBINATIONS)}
     uncertain = 0.0
-    for t in times:
-
-        def strength(s: np.ndarray, t: float = t) -> np.ndarray:
-            return mode_strength(t, s, g0, tau)
-
-        def slope(s: np.ndarray, t: float = t) -> np.ndarray:
-            g, decay = mode_strength(t, s, g0, tau), np.exp(-2 * s * t / tau)
-            # differentiate 1/g = 1/s + e^{-2st/tau} (1/g0 - 1/s)
-            return g**2 * ((1 - decay) / s**2 + 2 * t / tau * decay * (1 / g0 - 1 / s))
+    for t, exact in zip(times, spectral, strict=True):
+        strength, slope = strength_and_slope(experiment, float(t))
 
         def learned(eps: float, strength: Callable[[np.ndarray], np.ndarray] = strength) -> np.ndarray:
             u, s, vt = np.linalg.svd(c + eps * change, full_matrices=False)
@@ -62,7 +55,7 @@ def printed_influence_on_the_map(experiment: ToyExperiment) -> Iterator[Check | 
 
         reference, error = five_points(learned, STEP)
         uncertain = max(uncertain, error)
-        errors["exact"].append(relative_difference(spectral_derivative(c, change, strength, slope), reference))
+        errors["exact"].append(relative_difference(exact, reference))
         response = paper_svd_response(c, change, "P1")
         u, v, g = response.u, response.v, strength(response.s)
         middle = np.diag(slope(response.s) * response.ds)
@@ -116,16 +109,9 @@ def near_degenerate(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Let two singular values approach each other."""
     random = experiment.random("nearly degenerate values")
     u, v = (np.linalg.qr(random.normal(size=(n, 3)))[0] for n in (5, 3))
-    change, tau, t = random.normal(size=(5, 3)), experiment.tau, 1500.0
+    change = random.normal(size=(5, 3))
     gaps = np.array([1e-1, 1e-2, 1e-4, 1e-6])
-
-    def strength(s: np.ndarray) -> np.ndarray:
-        return mode_strength(t, s, experiment.mean_strength, tau)
-
-    def slope(s: np.ndarray) -> np.ndarray:
-        g, decay = strength(s), np.exp(-2 * s * t / tau)
-        return g**2 * ((1 - decay) / s**2 + 2 * t / tau * decay * (1 / experiment.mean_strength - 1 / s))
-
+    strength, slope = strength_and_slope(experiment, 1500.0)
     turned, errors, uncertain = [], [], []
     for gap in gaps:
         c = (u * [3.0, 2.0 + gap, 2.0]) @ v.T

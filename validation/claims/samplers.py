@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from numerics import MALA, SGLD, Checkpoints, RMSPropSGLD, Sampler, bayesian_influence
+from numerics import SGLD, RMSPropSGLD, Sampler, bayesian_influence
 from numerics.curvature.linear import hessian
-from theory import Dataset, adaptive_limit, stationary_law, tempered_posterior
+from theory import adaptive_limit, stationary_law
 from theory.symbolic import derivation
 from validation.agreement import agreement
 from validation.charts import Plot, Series, curves
 from validation.expectations import gaussian_limit
 from validation.experiments.toy import ToyExperiment
+from validation.experiments.two_weights import DATA, EXACT, N_BETA, PULL, exact_posterior, network, sampled_influence
 from validation.registry import REFUTES, Check, Cost, Reading, claim, numerics, theory
 
 __all__: list[str] = []
@@ -535,31 +536,12 @@ def robust_to_the_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
 )
 def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     """Sample the posterior of a network of two weights, y = w2 w1 x."""
-    data = Dataset(np.array([[1.0], [0.5], [-1.0]]), np.array([[1.0], [0.8], [0.2]]))
-    w = np.array([0.9, 0.7])
-    n_beta, localization = 30.0, 2.0
-
-    def losses(points: np.ndarray) -> np.ndarray:
-        return np.asarray(0.5 * (data.targets[:, 0] - np.outer(points[:, 0] * points[:, 1], data.inputs[:, 0])) ** 2)
-
-    exact = tempered_posterior(
-        losses,
-        [[[-6.0, 8.0], [-6.0, 8.0]]],
-        n_beta,
-        log_prior=lambda points: -localization / 2 * np.sum((points - w) ** 2, axis=1),
-        points=[w],
-    )
-    at = Checkpoints(np.zeros(1), torch.tensor(w[0]).reshape(1, 1, 1), torch.tensor(w[1]).reshape(1, 1, 1))
+    exact, at = exact_posterior(), network()
     shown = []
-    for name, sampler in (
-        ("MALA", MALA(step_size=0.05, n_beta=n_beta, localization=localization)),
-        ("SGLD", SGLD(step_size=0.005, n_beta=n_beta, localization=localization)),
-    ):
-        bif = bayesian_influence(
-            data, at, sampler, chains=64, draws=2000, burn_in=300, seed=experiment.settings.seed, dtype=torch.float64
-        )
-        found = bif["influence"].values[0]
-        error = bif["standard_error"].values[0] * n_beta / len(data)
+    for name, sampler in (("MALA", EXACT), ("SGLD", SGLD(step_size=0.005, n_beta=N_BETA, localization=PULL))):
+        bif = sampled_influence(sampler, seed=experiment.settings.seed)
+        found = bif["influence"].values
+        error = bif["standard_error"].values * N_BETA / len(DATA)
         rows, columns = np.triu_indices(3)
         z = ((found - exact.influence) / error)[rows, columns]
         slope = float((found * exact.influence).sum() / np.square(exact.influence).sum())
@@ -579,10 +561,10 @@ def mala_is_exact(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             error=slope_error,
         )
         shown.append(Series(name, exact.influence.ravel(), found.ravel(), 2 * error.ravel(), style="points"))
-    curvature = np.linalg.eigvalsh(hessian(data, at.w1[0], at.w2[0]).numpy())
+    curvature = np.linalg.eigvalsh(hessian(DATA, at.w1[0], at.w2[0]).numpy())
     yield Check(
         "smallest curvature of the Gaussian limit, n_beta min eig H + gamma",
-        float(n_beta * curvature[0] + localization),
+        float(N_BETA * curvature[0] + PULL),
         high=0.0,
         roomy="a sign: no Gaussian limit, or one",
         why="not positive: no Gaussian limit exists here, so the loss is far from quadratic on the posterior's scale",

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -44,9 +44,36 @@ from theory import (
 )
 from theory.trajectories import labelled_array
 
-__all__ = ["Experiment", "Settings"]
+__all__ = ["Experiment", "Settings", "kept"]
 
 AnyExperiment = TypeVar("AnyExperiment", bound="Experiment")
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+def kept(
+    function: Callable[Concatenate[AnyExperiment, Arguments], Value],
+) -> Callable[Concatenate[AnyExperiment, Arguments], Value]:
+    """Compute a function of an experiment and of positional arguments once, and keep its value with the experiment.
+
+    Examples
+    --------
+    >>> from theory import hierarchical_dataset
+    >>> tau_of = kept(lambda experiment: [experiment.tau])
+    >>> tree = Experiment(hierarchical_dataset())
+    >>> tau_of(tree) is tau_of(tree), tau_of(tree) is tau_of(tree.twin())
+    (True, True)
+    """
+
+    @wraps(function)
+    def call(experiment: AnyExperiment, *args: Arguments.args, **more: Arguments.kwargs) -> Value:
+        key = (function, args, tuple(more.items()))
+        if key not in experiment._kept:
+            experiment._kept[key] = function(experiment, *args, **more)
+        value: Value = experiment._kept[key]
+        return value
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -114,6 +141,7 @@ class Experiment:
         self._announce = announce or (lambda _: None)
         self._variants: dict[Settings, Any] = {}
         self._reweighted: dict[float, xr.DataArray] = {}
+        self._kept: dict[Any, Any] = {}
 
     def with_settings(self: AnyExperiment, settings: Settings) -> AnyExperiment:
         """Return the same data under other settings, with nothing measured yet."""
@@ -123,6 +151,7 @@ class Experiment:
         """Return a copy that shares what is measured so far, and whose measures may be replaced."""
         result = copy(self)
         result._variants, result._reweighted = dict(self._variants), dict(self._reweighted)
+        result._kept = dict(self._kept)
         return result
 
     def variant(self: AnyExperiment, **training: Any) -> AnyExperiment:

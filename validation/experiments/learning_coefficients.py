@@ -14,7 +14,7 @@ from numerics import MALA, Checkpoints, estimate_learning_coefficient, extrapola
 from theory import Dataset, learning_coefficient
 from theory.trajectories import labelled_array
 
-__all__ = ["CoefficientSettings", "measured_coefficients"]
+__all__ = ["CoefficientSettings", "measured_coefficients", "singular_minimum"]
 
 Case = tuple[tuple[int, int, int], int]
 
@@ -103,6 +103,24 @@ def measured_coefficients(
     return xr.Dataset(arrays, attrs={"chains": settings.chains, "seed": settings.seed})
 
 
+def singular_minimum(widths: tuple[int, int, int], rank: int) -> tuple[Dataset, Checkpoints]:
+    """Return data with mean loss 1/2 |W2 W1 - W*|^2, W* of the given rank, at the balanced minimum of least norm.
+
+    Examples
+    --------
+    >>> data, at = singular_minimum((3, 2, 4), 1)
+    >>> data.targets.shape, float(at.maps.sum())
+    ((3, 4), 1.0)
+    """
+    p, h, o = widths
+    target = np.zeros((o, p))
+    w1, w2 = torch.zeros(1, h, p), torch.zeros(1, o, h)
+    for k in range(rank):
+        target[k, k] = w1[0, k, k] = w2[0, k, k] = 1
+    inputs = np.sqrt(p) * np.eye(p)  # so that the mean over samples of |W x - y|^2 is |W - W*|^2
+    return Dataset(inputs, inputs @ target.T), Checkpoints(np.zeros(1), w1, w2)
+
+
 def _estimate(
     widths: tuple[int, int, int], rank: int, k: int, settings: CoefficientSettings, device: str
 ) -> xr.Dataset:
@@ -113,18 +131,12 @@ def _estimate(
     Chains burn in for 1.5 relaxation times of the slowest direction.
     """
     p, h, o = widths
-    target = np.zeros((o, p))
-    w1, w2 = torch.zeros(1, h, p), torch.zeros(1, o, h)
-    for i in range(rank):
-        target[i, i] = w1[0, i, i] = w2[0, i, i] = 1
-    inputs = np.sqrt(p) * np.eye(p)  # so that the mean over samples of |W x - y|^2 is |W - W*|^2
     n_beta = settings.n_betas[k]
     steepest = (np.sqrt(h) + np.sqrt(max(p, o))) ** 2 + 2 * (rank > 0)
     step = 4.0 / (n_beta * steepest + 1)
     thin = max(1, int(settings.lengths[k] * 2 / step / 1000))
     return estimate_learning_coefficient(
-        Dataset(inputs, inputs @ target.T),
-        Checkpoints(np.zeros(1), w1, w2),
+        *singular_minimum(widths, rank),
         MALA(step, n_beta, localization=1.0),
         chains=settings.chains,
         draws=max(4, int(settings.lengths[k] * 2 / step / thin)),

@@ -12,7 +12,7 @@ from theory import mode_strength, paper_svd_response, spectral_derivative
 from theory.trajectories import labelled_array
 from validation.experiments.base import Experiment
 
-__all__ = ["FORMULAS", "map_response"]
+__all__ = ["FORMULAS", "map_response", "strength_and_slope"]
 
 FORMULAS = ("spectral", "paper-P1", "paper-P2")
 
@@ -47,13 +47,22 @@ def map_response(
     times = experiment.epochs if epochs is None else np.asarray(epochs)
     i = data.index(source)
     change = np.outer(data.targets[i], data.inputs[i])
-    entries = [_response(data.syx, change, formula, *_strength(experiment, float(t))) for t in times]
+    entries = [_response(data.syx, change, formula, *strength_and_slope(experiment, float(t))) for t in times]
     coords = {"epoch": times, "output": np.arange(data.n_outputs), "input": np.arange(data.n_inputs)}
     return labelled_array(np.stack(entries), coords, "response of the map", {"formula": formula, "source": source})
 
 
-def _strength(experiment: Experiment, t: float) -> tuple[_Function, _Function]:
-    """Return g(s) at one epoch, and its derivative."""
+def strength_and_slope(experiment: Experiment, t: float) -> tuple[_Function, _Function]:
+    """Return g(s) at one epoch with the mean initial strength, and its derivative.
+
+    Examples
+    --------
+    >>> from theory import hierarchical_dataset
+    >>> strength, slope = strength_and_slope(Experiment(hierarchical_dataset()), 2000.0)
+    >>> s, step = np.array([2.0]), 1e-6
+    >>> bool(abs((strength(s + step) - strength(s - step)) / (2 * step) / slope(s) - 1) < 1e-7)
+    True
+    """
     g0, tau = experiment.mean_strength, experiment.tau
 
     def strength(s: np.ndarray) -> np.ndarray:

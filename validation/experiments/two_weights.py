@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from numerics import MALA, Checkpoints, Sampler, bayesian_influence, sample
+from numerics import MALA, Checkpoints, Sampler, bayesian_influence
 from theory import Dataset, TemperedPosterior, tempered_posterior
 
 __all__ = [
@@ -76,12 +76,10 @@ def sampled_influence(
         burn_in=_BURN_IN,
         seed=seed,
         dtype=torch.float64,
+        keep_draws=True,
     ).isel(epoch=0)
 
 
-@cache
 def sampled_losses(seed: int = 0) -> xr.DataArray:
     """Return the losses along the same chains, dims (chain, draw, sample)."""
-    return sample(
-        DATA, network(), EXACT, chains=_CHAINS, draws=_DRAWS, burn_in=_BURN_IN, seed=seed, dtype=torch.float64
-    ).isel(epoch=0)
+    return sampled_influence(seed=seed)["draws"]

@@ -270,7 +270,7 @@ def test_a_folder_of_another_run_and_a_damaged_one_are_refused(tmp_path):
     with pytest.raises(StoreMismatch, match="holds a run with another module"):
         pretrain(BigramModel(8), corpus, tmp_path, PretrainingConfig(steps=3))
     (tmp_path / "training.state").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is damaged: delete the folder"):
+    with pytest.raises(ValueError, match="is damaged: delete it and run anew"):
         pretrain(BigramModel(8), corpus, tmp_path, config)
 
 

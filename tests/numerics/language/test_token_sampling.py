@@ -272,6 +272,6 @@ def test_recording_costs_what_the_bare_loop_costs(tmp_path):
                 seed=k,
             )
             ratios.append(seconds[-1] / by_hand)
-    # Here every signature is checked at every call, which costs ours, of more calls, a tenth; and where others share the
-    # cores a round strays by a tenth and more, the median of ten by a twentieth.
+    # Here every signature is checked at every call, which costs ours, of more calls, a tenth; and where others share
+    # the cores a round strays by a tenth and more, the median of ten by a twentieth.
     assert np.median(ratios) < 1.15 + 0.1 + 0.05, ratios

@@ -11,6 +11,7 @@ from numerics import (
     ModuleCheckpoints,
     Samples,
     TorchModel,
+    gradient_kernel,
     linear_as_module,
     per_sample_losses,
 )
@@ -103,6 +104,20 @@ WEIGHTS = torch.zeros(2, MODEL.n_parameters)
         (lambda: classes().index("x"), KeyError, "no sample is called 'x'"),
         (lambda: TorchModel("linear"), TypeError, "module"),
         (lambda: TorchModel(torch.nn.Identity()), ValueError, "there are none"),
+        (lambda: TorchModel(torch.nn.LazyLinear(2)), ValueError, "'weight' has no shape yet .a lazy module."),
+        (
+            lambda: TorchModel(torch.nn.Linear(2, 2, device="meta")),
+            ValueError,
+            "'weight' holds no numbers .device 'meta'",
+        ),
+        (lambda: TorchModel(hooked()), ValueError, "Linear cannot be copied: .*parametrizations instead"),
+        (
+            lambda: TorchModel(torch.nn.Linear(4, 3), lambda out, y: (out.argmax(1) != y).long()).losses(
+                torch.zeros(15), classes()
+            ),
+            TypeError,
+            "real numbers that have a gradient, but it returned torch.int64",
+        ),
         (
             lambda: TorchModel(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1).double())),
             ValueError,
@@ -136,6 +151,34 @@ WEIGHTS = torch.zeros(2, MODEL.n_parameters)
 def test_bad_input_is_refused(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+def test_what_stands_around_a_module_is_left_out():
+    module = some_module()
+    for wrapped in (torch.compile(module, backend="eager"), torch.nn.DataParallel(module)):
+        model = TorchModel(wrapped, CROSS_ENTROPY)
+        assert list(model.shapes) == list(MODEL.shapes)
+        assert torch.equal(model.losses(model.initial(), classes()), MODEL.losses(MODEL.initial(), classes()))
+
+
+def hooked():
+    """Return a layer that holds the result of a computation, which torch does not copy."""
+    layer = torch.nn.Linear(2, 2)
+    layer.shown = layer.weight * 2
+    return layer
+
+
+def test_a_sparse_gradient_is_that_of_a_dense_one():
+    words = Samples(torch.tensor([0, 3, 3]), torch.zeros(3, 2, dtype=torch.float64))
+    slopes = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = TorchModel(torch.nn.Embedding(5, 2, sparse=sparse).double())
+        where = ModuleCheckpoints(np.array([0]), model, model.initial()[None])
+        slopes.append(gradient_kernel(words, where).values)
+    # rows 0 and 3, looked up once and twice: K_ij = y_i . y_j where words agree
+    assert np.array_equal(*slopes)
+    assert slopes[0][0, 0, 1] == 0 < slopes[0][0, 1, 2]
 
 
 def test_weights_need_not_be_contiguous():

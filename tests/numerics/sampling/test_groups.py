@@ -77,3 +77,27 @@ def test_bad_draws_are_refused():
     assert np.isfinite(group_influence(draws, GROUPS, normalised=False)).all()
     with pytest.raises(ValueError, match="at least 2 draws"):
         group_influence(draws[:, :1, :1], GROUPS)
+
+
+def test_trust_of_groups_is_that_of_the_products_of_their_sums():
+    """Independent draws: R-hat within its noise of 1, ESS of 2000 within that of a variance; chains apart: unusable."""
+    noise = np.random.default_rng(0).normal(size=(2, 4, 500, 4))
+    coords = {"epoch": [0.0, 10.0], "sample": list("abcd")}
+    groups = {"ab": ["a", "b"], "cd": ["c", "d"]}
+
+    def found(values, **more):
+        draws = xr.DataArray(values, coords, ("epoch", "chain", "draw", "sample"))
+        return group_influence(draws, groups, **more).attrs
+
+    good = found(noise)
+    assert good["trust"] == "good"
+    assert abs(good["r_hat"] - 1) < 0.02
+    assert 1000 < good["ess"] < 3000
+    apart = noise.copy()
+    apart[1, 0] += 5.0  # a chain elsewhere: every product has a level of its own there
+    assert found(apart)["r_hat"] > 1.1
+    assert "R-hat above" in found(apart)["trust"]
+    kinds = dict(zip("abcd", [0, 1, 0, 1], strict=True))
+    assert found(noise, kinds=kinds)["trust"] == "good"
+    assert found(noise[:, :, :3])["trust"].startswith("not known: draws are too few")
+    assert found(noise, kinds=dict.fromkeys("abcd", 0))["trust"] == "not known: no pair counts"

@@ -56,15 +56,16 @@ SQUARE = {
 def test_leaving_out_is_a_flow_with_weight_zero(case):
     """The closed form knows unbalanced weights to relative order h sigma^2, and gains by sigma^2."""
     data, hidden = SQUARE[case]
-    errors = []
-    for sigma in (1e-2, 1e-3):
+    # every half tau / s of all transitions, for the largest error is where a mode rises, later from smaller weights
+    errors, epochs = [], np.linspace(0, 6000, 25)
+    for sigma in (1e-3, 1e-4):
         w1, w2 = random_weights(data, sigma, hidden)
-        closed = leave_one_out_trajectory(data, EPOCHS, tau=TAU, w1=w1, w2=w2)
+        closed = leave_one_out_trajectory(data, epochs, tau=TAU, w1=w1, w2=w2)
         assert closed.attrs["method"] == "exact matrix solution"
         assert closed.attrs["formula"] == "leave-one-out"
-        errors.append(np.abs(closed.values - flow_difference(data, w1, w2, EPOCHS, -1.0)).max())
+        errors.append(np.abs(closed.values - flow_difference(data, w1, w2, epochs, -1.0)).max())
     # a relative error h sigma^2 of W changes losses |y - W x|^2 / 2 by at most |y|^2 h sigma^2
-    assert errors[1] <= hidden * 1e-6 * np.square(data.targets).sum(axis=1).max()
+    assert errors[1] <= hidden * 1e-8 * np.square(data.targets).sum(axis=1).max()
     # the law: a factor of 100, within 3 as in the solution itself
     assert 100 / 3 <= errors[0] / errors[1] <= 300
 

@@ -76,11 +76,12 @@ EXACT = [name for name in MEASURES if name != "brief ablation"]
 def tolerance(name, values, run):
     """Return the rounding eps s of the modes times (2 s t / tau)^2 / gap, the slope of their response.
 
-    The integrated window subtracts runs that DOP853 knows to 1e-10 of the losses each.
+    The integrated window subtracts runs that DOP853 knows to 1e-10 of the losses each. So does leaving a sample out:
+    without its input, balanced layers of strength g0 = 2e-3 are unbalanced by as much, and integrated.
     """
     size = max(1.0, float(np.abs(values).max()))
     losses = 5 * np.square(run.data.targets).sum(axis=1).max()
-    return 1e-10 * losses if name == "brief ablation" else 1e4 * EPS * size
+    return 1e-10 * losses if name in ("brief ablation", "leave-one-out") else 1e4 * EPS * size
 
 
 @pytest.mark.parametrize("name", MEASURES)
