@@ -48,7 +48,7 @@ def expected_refusal(cell, measure, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::numerics.UntrustedResultWarning")  # of six draws
-@pytest.mark.parametrize(("name", "measure", "dtype"), cells())
+@pytest.mark.parametrize(("name", "measure", "dtype"), list(cells()))
 def test_right_or_refused(name, measure, dtype):
     if missing(name):
         pytest.skip(f"{missing(name)} is not installed")
