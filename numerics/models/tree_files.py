@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from numerics.stores import write_whole
+
 __all__ = ["read_tree", "write_tree"]
 
 _FORMAT = "stagewise tree 1"
@@ -50,10 +52,7 @@ def write_tree(path: str | os.PathLike[str], kind: str, value: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_packed(value, tensors))
     metadata = {"format": _FORMAT, "kind": kind, "tree": tree, "digest": _digest(kind, tree, tensors)}
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_bytes(save(tensors, metadata))
-    os.replace(partial, target)
+    write_whole(Path(path), save(tensors, metadata))
 
 
 def read_tree(path: str | os.PathLike[str], kind: str) -> Any:
