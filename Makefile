@@ -27,7 +27,7 @@ reproduce: setup ## Check the claims that take seconds, and draw Figures 2 and 3
 	$(BIN)/python -m paper_figs 2 3 --out $(OUT)/figures
 
 figures: setup ## Draw every figure into out/figures; the sweep of Figure 6 takes some ten minutes and can be resumed.
-	$(BIN)/python -m paper_figs --out $(OUT)/figures
+	STAGEWISE_CACHE=$(OUT)/.language $(BIN)/python -m paper_figs --out $(OUT)/figures
 
 picture: setup ## Draw the picture of README.md anew: Figure 3 of the run with seed 0, in 128 colours.
 	$(BIN)/python -m paper_figs 3 --out $(OUT)/figures
@@ -40,7 +40,7 @@ test: setup ## Run the tests, doctests included, except those marked slow.
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow' --benchmark-disable
 
 validate-full: setup ## Check every claim, and run every test, slow ones included.
-	$(BIN)/python -m validation --out $(OUT)
+	STAGEWISE_CACHE=$(OUT)/.language $(BIN)/python -m validation --out $(OUT)
 	$(BIN)/python -m pytest -q -n 2 --benchmark-disable
 
 bench-env: setup ## Install the peers that `make bench` compares with; a VENV of their own keeps them apart.
