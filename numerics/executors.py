@@ -7,8 +7,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +16,8 @@ from threadpoolctl import threadpool_limits
 from numerics.errors import StepSizeWarning, WorkerLost
 
 __all__ = ["run_tasks"]
+
+_LOST_ELSEWHERE = ("KilledWorker",)  # what dask raises, which is not imported for its name
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -36,7 +37,8 @@ def run_tasks(
     Parameters
     ----------
     function, tasks
-        What to do; both must be picklable for executors that are not threads.
+        What to do; both must be picklable for executors that are not threads. Tasks go to workers as pickles, which is
+        trust within one program: nothing that is read from a file or sent by others is ever unpickled.
     finished
         Called from the calling thread with the number of the task and its result, in any order.
     executor
@@ -73,8 +75,11 @@ def run_tasks(
         for future in wait(running).done:
             if future.exception() is None:
                 finished(numbers[future], future.result())
-        if isinstance(error, BrokenProcessPool):
-            raise WorkerLost(f"a worker process died, killed or out of memory: {error}") from error
+        if isinstance(error, BrokenExecutor) or type(error).__name__ in _LOST_ELSEWHERE:
+            raise WorkerLost(
+                f"a worker process died, killed or out of memory: {error} What was finished before has been handed "
+                "over; the same call with a store goes on from there."
+            ) from error
         raise
 
 

@@ -27,6 +27,8 @@ def indefinite(curvature: xr.Dataset) -> xr.DataArray:
 def describe_indefinite(curvature: xr.Dataset) -> str:
     """Say for each damping constant at how many checkpoints the damped matrix is indefinite."""
     counts = indefinite(curvature).sum("epoch")
+    if not counts.any():
+        return "none, at any damping"
     return ", ".join(f"{int(n)} at c = {float(c):g}" for c, n in zip(counts["damping"], counts, strict=True))
 
 

@@ -15,11 +15,13 @@ def caption(results: Results) -> str:
     """Return the caption."""
     shown = data(results)
     largest = shown["max_abs_eigenvalue"]
-    relative = shown["min_eigenvalue"] / largest
+    relative = float((shown["min_eigenvalue"] / largest).min())
+    smallest = f"down to {relative:.1g} of the largest" if relative else "0, as for any singular matrix; the largest"
+    grows = ", which grows" if relative else " grows"
     return (
         "Figure 10 (after the paper's Figure 10). As Figure 9 with the Gauss-Newton matrix G in place of the Hessian: "
         "-(1/N) grad l_j (G + c max|eig G| I)^-1 grad l_dog; negative = dog helps. (f) Extreme eigenvalues of G: the "
-        f"smallest is down to {float(relative.min()):.1g} of the largest, which grows by a factor of "
+        f"smallest is {smallest}{grows} by a factor of "
         f"{float(largest.max() / largest[0]):.2g} from the start; checkpoints where the damped matrix is indefinite: "
         f"{describe_indefinite(shown)}. {describe_spikes(shown)} Pearson of influence times damping "
         "with minus the gradient kernel, the instantaneous influence, over all pairs and checkpoints, "

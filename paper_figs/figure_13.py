@@ -42,7 +42,7 @@ def draw(results: Results) -> Figure:
         axes = figure.subplots()
         for row, example in enumerate(shown["example"].values):
             chosen, left = shown.sel(example=example), 0.0
-            axes.text(0, -row - 0.36, str(example), size=6.5, color="0.4")
+            axes.text(0, -row + 0.27, str(example), size=6.5, color="0.4")
             for place in range(chosen.sizes["place"]):
                 token = str(chosen["token"].values[place])
                 if not token:
@@ -64,7 +64,7 @@ def draw(results: Results) -> Figure:
                 left += width + 0.2
         for name in names:
             axes.plot([], [], color=TOKEN_CLASS_COLOURS[name], linewidth=2.5, label=name)
-        axes.set_ylim(-shown.sizes["example"] + 0.4, 0.4)
+        axes.set_ylim(-shown.sizes["example"] + 0.5, 0.5)
         axes.autoscale_view(scaley=False)
         axes.axis("off")
         figure.legend(loc="outside lower center", ncols=3)

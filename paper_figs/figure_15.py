@@ -60,7 +60,8 @@ def draw(results: Results) -> Figure:
         covariance.set_title("mean covariance of losses (nats$^2$)")
         for name, pair in (("repeated", "repeated - repeated"), ("fresh", "fresh - fresh")):
             losses.plot(shown["step"], shown[f"loss_{name}"], color=PAIR_COLOURS[pair], label=name)
-        losses.axhline(float(shown["half_log_v"]), color="0.4", linewidth=0.8, linestyle=(0, (4, 2)))
+        half = float(shown["half_log_v"])
+        losses.axhline(half, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), label="half of log V")
         losses.set_title("loss of a token (nats)")
         for layer in shown["layer"].values:
             for head in shown["head"].values:
@@ -78,8 +79,8 @@ def draw(results: Results) -> Figure:
             panel_label(axes, letter)
         for axes in (losses, scores):
             axes.set_xlabel("step")
-        scores.legend(loc="upper left")
-        losses.legend(loc="lower left")
+        scores.legend(loc="best")
+        losses.legend(loc="best")
         handles, labels = correlation.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

@@ -15,6 +15,7 @@ from validation.experiments.two_wells import two_wells_transition
 __all__ = ["caption", "data", "draw"]
 
 _PHASES = {"U": "#7A7A7A", "V": "#000000"}
+_EXPANSION = "#D55E00"
 _PARTS = {
     "within": ("within phases", "#0072B2", (0, (4, 1.5))),
     "between": ("between phases", "#D55E00", (0, (1, 1.2))),
@@ -37,7 +38,7 @@ def caption(results: Results) -> str:
         n = float(between["n"][int(np.argmax(np.abs(between.values)))])
         extremes.append(
             f"{source} on {query}: between-phase part up to {float(between.sel(n=n)):.3f} (at n = {n:.0f}), {flips} "
-            "changes of sign"
+            f"change{'' if flips == 1 else 's'} of sign"
         )
     return (
         "Figure A (Appendix A of the paper). Exact posterior, by quadrature, of a model with six samples, one weight "
@@ -96,8 +97,9 @@ def _draw_free_energies(axes: Axes, shown: xr.Dataset) -> None:
         loss, coefficient = (float(shown[name].sel(phase=phase)) for name in ("loss", "learning_coefficient"))
         label = f"{phase}: L = {loss:.3f}, $\\lambda$ = {coefficient:g}"
         axes.plot(exact["n"], exact, color=colour, label=label)
-        axes.plot(expansion["n"], expansion, color=colour, linewidth=0.9, linestyle=(0, (3, 2)))
-    axes.plot([], [], color="0.3", linewidth=0.9, linestyle=(0, (3, 2)), label="expansion for large n")
+        # In a colour of its own and on top: where the expansion is good it would not be seen under the exact line.
+        axes.plot(expansion["n"], expansion, color=_EXPANSION, linewidth=1.1, linestyle=(0, (3, 3)), zorder=3)
+    axes.plot([], [], color=_EXPANSION, linewidth=1.1, linestyle=(0, (3, 3)), label="expansion for large n")
     axes.set_ylim(-2, 12)
     axes.set_ylabel("free energy $-\\;n L_V$")
     axes.set_title("Loss against complexity")

@@ -92,7 +92,8 @@ def _draw_scatter(axes: Axes, shown: xr.Dataset) -> None:
             label=f"extrapolated, m = {multiplicity}",
         )
     axes.set_xlim(0, end)
-    axes.set_ylim(0, end)
+    reach = (shown["extrapolated"] + 2 * shown["extrapolated_error"]).max()
+    axes.set_ylim(0, max(end, 1.05 * float(reach)))  # no point and no bar is cut off
     axes.set_xlabel("exact learning coefficient (Aoyagi)")
     axes.set_ylabel("measured")
     axes.set_title("measured against exact")
@@ -119,6 +120,8 @@ def _draw_difference(axes: Axes, shown: xr.Dataset) -> None:
     axes.axvline(0, color="0.4", linewidth=0.7, zorder=0)
     axes.axvspan(-0.1, 0.1, color="0.955", linewidth=0, zorder=-2)
     axes.set_yticks(places, [str(case) for case in shown["case"].values])
-    axes.set_xlim(-0.16, 0.16)
+    reach = (np.abs(relative) + 2 * shown["extrapolated_error"] / shown["exact"]).max()
+    axes.set_xlim(*(sign * max(0.16, 1.05 * float(reach)) for sign in (-1, 1)))
+    axes.set_ylim(-0.5, len(places) - 0.5)
     axes.set_xlabel("measured / exact - 1 (grey: 10 %)")
     axes.set_title("relative difference")

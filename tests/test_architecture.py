@@ -29,7 +29,7 @@ FLOORS = {
         {"influence"},
     ],
     "numerics": [
-        {"errors", "threads"},
+        {"devices", "errors", "threads"},
         {"executors", "stores"},
         {"models"},
         {"curvature", "embedding"},

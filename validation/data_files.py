@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from numerics.stores import whole_file
 from theory import Dataset
 from validation.archives import read_netcdf, read_npz
 from validation.tables import Columns, DataReading, read_parquet, read_text
@@ -116,6 +117,11 @@ def load_dataset(
 def save_dataset(path: str | Path, dataset: Dataset) -> None:
     """Write a data set as .npz, for `load_dataset` and ``python -m validation --data``.
 
+    Raises
+    ------
+    ValueError
+        If the file's name does not end in .npz.
+
     Examples
     --------
     >>> import tempfile
@@ -125,7 +131,11 @@ def save_dataset(path: str | Path, dataset: Dataset) -> None:
     ...     load_dataset(Path(folder) / "tree.npz").names[0]
     'dog'
     """
-    np.savez(path, inputs=dataset.inputs, targets=dataset.targets, names=np.array(dataset.names))
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"a data set is written as .npz, but {path.name} was given; name it {path.stem}.npz.")
+    with whole_file(path) as file:
+        np.savez(file, inputs=dataset.inputs, targets=dataset.targets, names=np.array(dataset.names))
 
 
 def whiten(dataset: Dataset, *, precision: DTypeLike | None = None) -> Dataset:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from numerics.devices import usable_device
 from numerics.errors import StepSizeWarning
 from numerics.executors import run_tasks
 from numerics.fleets.sweep_grid import SweepGrid
@@ -114,7 +115,7 @@ def sweep(
     sampler = RMSPropSGLD() if sampler is None else sampler
     samplers = grid.samplers(sampler)
     sizes = (tuple(grid.chains), tuple(grid.draws))
-    job = SweepJob(dataset, checkpoints, measure, *sizes, burn_in, thin, seed, dtype, torch.device(device))
+    job = SweepJob(dataset, checkpoints, measure, *sizes, burn_in, thin, seed, dtype, usable_device(device))
     _check(job, grid, samplers[0], executor)
     checks.integer("together", together, at_least=1)
     keys = [digest((asdict(one), job.chains, job.draws)) for one in samplers]

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.curvature.memory import allowed_bytes, refuse_too_large
+from numerics.devices import usable_device
 from numerics.language.live_model import LiveModel
 from numerics.language.token_groups import count_pairs, membership_matrix, pair_labels, token_places
 from numerics.language.tokens import token_tensors
@@ -92,7 +93,7 @@ def gradient_cosine(
     )
     products, cosine = [], []
     for t in range(len(checkpoints)):
-        gradients = _Gradients(samples, checkpoints, t, dtype, device, max_memory)
+        gradients = _Gradients(samples, checkpoints, t, dtype, usable_device(device), max_memory)
         # The fewer of both are held, as many at once as fit, while the others pass by.
         product = (
             gradients.products(rows, columns) if len(rows) <= len(columns) else gradients.products(columns, rows).T
@@ -158,7 +159,7 @@ def class_gradient_cosine(
     pairs, names = count_pairs(membership, labels), list(classes)
     found: dict[str, list[np.ndarray]] = {"correlation": [], "covariance": [], "still": []}
     for t in range(len(checkpoints)):
-        gradients = _Gradients(samples, checkpoints, t, dtype, device, max_memory)
+        gradients = _Gradients(samples, checkpoints, t, dtype, usable_device(device), max_memory)
         cosine, product = gradients.class_sums(membership, labels)
         with np.errstate(invalid="ignore", divide="ignore"):
             found["correlation"].append(cosine / pairs)

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from numerics.devices import usable_device
 from numerics.errors import SamplerDiverged, StepSizeWarning, StoreMismatch
 from numerics.executors import run_tasks
 from numerics.language.live_model import LiveModel
@@ -223,7 +224,9 @@ def _plan(
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, but {dtype} was given.")
     asked = corpus if recorded is None else recorded
-    return _Plan(corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(device))
+    return _Plan(
+        corpus, asked, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, str(usable_device(device))
+    )
 
 
 def _token_shape(samples: Samples) -> tuple[int, int]:
@@ -294,6 +297,14 @@ def _measure_curvature(task: _Task) -> tuple[float, float]:
             return float(np.linalg.eigvalsh(matrix)[-1]), slope
         operator = LinearOperator((size, size), matvec=apply, dtype=np.float64)
         start = np.random.default_rng(0).normal(size=size)
+        first = apply(start)
+        if not np.isfinite(first).all():
+            raise ValueError(
+                f"the loss or its curvature is not finite at epoch {float(task.checkpoint.epochs[0]):g}; leave out "
+                "that checkpoint."
+            )
+        if not first.any():
+            return 0.0, slope
         try:
             found = eigsh(
                 operator,

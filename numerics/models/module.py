@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -75,8 +76,8 @@ class TorchModel:
     Parameters
     ----------
     module
-        Copied, and used in evaluation mode: a loss must be a function of the weights, without dropout, and normalised
-        by running statistics if at all.
+        Copied, without what torch.compile or DataParallel put around it, and used in evaluation mode: a loss must be a
+        function of the weights, without dropout, and normalised by running statistics if at all.
     loss
         ``loss(outputs, targets)`` returns n losses, each of its own sample alone, or (n, k) for k parts of each sample,
         whose mean is the sample's loss; 1/2 |y - f(x)|^2 if not given. For classes:
@@ -123,6 +124,7 @@ class TorchModel:
     def __post_init__(self) -> None:
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, but {type(self.module).__name__} was given.")
+        object.__setattr__(self, "module", _unwrapped(self.module))
         for name, held in self.module.named_parameters():
             if isinstance(held, torch.nn.parameter.UninitializedParameter):
                 raise ValueError(
@@ -275,9 +277,32 @@ class TorchModel:
     def _kernels(self) -> Callable[[], AbstractContextManager[None]]:
         return without_fast_path(self.module)
 
-    @cached_property
+    @property
+    def called(self) -> torch.nn.Module:
+        """The module that calls of this thread go through: with the same tensors as `module`, but of this thread alone.
+
+        A call puts weights into the module for as long as it lasts, which no other thread may see.
+        """
+        return self._called.module
+
+    @property
     def _called(self) -> _Called:
-        return _Called(self.module, self.call)
+        here = self._threads
+        if not hasattr(here, "called"):
+            shared = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
+            here.called = _Called(copy.deepcopy(self.module, shared), self.call)
+        return here.called
+
+    @cached_property
+    def _threads(self) -> threading.local:
+        return threading.local()
+
+    def with_loss(self, loss: SampleLoss) -> TorchModel:
+        """Return the model with another loss; both go through the same modules."""
+        twin = copy.copy(self)
+        object.__setattr__(twin, "loss", loss)
+        object.__setattr__(twin, "_threads", self._threads)
+        return twin
 
     def _state_like(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what the module holds besides, cast to the dtype of the weights; nothing if it is that already."""
@@ -348,6 +373,17 @@ class _Called(torch.nn.Module):
         if isinstance(result, Mapping):
             return result.get("logits", result)
         return getattr(result, "logits", result)
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that torch.compile, DataParallel or DistributedDataParallel stand around."""
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = inner
+        elif isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            module = module.module
+        else:
+            return module
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:

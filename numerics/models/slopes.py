@@ -245,8 +245,8 @@ def _wrong(place: _Place, name: str) -> str:
     return (
         f"the gradient of {name} is wrong: along {listed or 'a random direction'} the losses do not change as autograd "
         f"says (by {difference:.4g} along a random direction, where it says {float(place.slopes @ v):.4g}). Something "
-        "in the forward pass or the loss is hidden from it, such as by detach(), .data, no_grad, numpy, item() or a "
-        f"backward pass of its own; {_REMEDY}."
+        "in the forward pass or the loss is hidden from it, such as by detach(), .data, no_grad, numpy, item(), "
+        f"activation checkpointing or a backward pass of its own; {_REMEDY}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from numerics.sampling.plan import ChainPlan
 from numerics.stores import whole_file
 
 __all__ = ["BlockMoments", "Pooled"]
+
+# What zipfile and numpy raise at a file of which bits have changed; among RuntimeErrors, that it says it is encrypted.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
 
 
 class Pooled(NamedTuple):
@@ -99,7 +103,7 @@ class BlockMoments:
                     self._done, self._means = saved["done"], saved["means"]
                     self._moments, self._squares = saved["moments"], saved["squares"]
                     self._fourth = saved["fourth"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise ValueError(
                 f"{store} is not a store of Bayesian influence, or is damaged: delete it or name another file."
             ) from error

@@ -24,7 +24,7 @@ __all__ = ["ModuleTarget"]
 State = Mapping[str, torch.Tensor]
 Function = Callable[..., tuple[torch.Tensor, ...]]
 
-_STEPS_WORTH_RECORDING = 64  # recording a call costs some tens of calls
+_CALLS_WORTH_RECORDING = 32  # recording one costs as much as some tens of them
 
 
 class ModuleTarget(Target):
@@ -50,7 +50,7 @@ class ModuleTarget(Target):
         self._beta = self._weights.new_tensor(plan.weights)
         self._recorded = self._new(chains, len(plan.recorded))
         self.mean_loss = self._new(chains)
-        self._worth = plan.steps >= _STEPS_WORTH_RECORDING
+        self._worth = plan.steps * max(plan.total // chains, 1) >= _CALLS_WORTH_RECORDING
         self._replays: dict[str, Function] = {}
 
     def _new(self, *shape: int) -> torch.Tensor:

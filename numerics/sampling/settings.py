@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from numerics.devices import usable_device
 from theory import checks
 
 __all__ = ["ChainSettings"]
@@ -26,7 +27,7 @@ class ChainSettings:
     Raises
     ------
     ValueError
-        If a number is too small or a weight is negative.
+        If a number is too small, a weight is negative, or the device cannot be used.
     TypeError
         If a number is not whole, or `dtype` is neither float32 nor float64.
 
@@ -55,6 +56,7 @@ class ChainSettings:
             checks.integer("batch_size", self.batch_size, at_least=1)
         if self.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"dtype must be torch.float32 or torch.float64, but {self.dtype} was given.")
+        usable_device(self.device)
 
     def sample_weights(self, n: int) -> Float[np.ndarray, " n"]:
         """Return beta for n samples, shape (n,), refusing weights of another number."""

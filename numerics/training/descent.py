@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from numerics.devices import usable_device
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints
 from numerics.models.queries import Queries
@@ -115,10 +116,7 @@ class TrainingConfig:
             )
         if self.schedule is not None and not callable(self.schedule):
             raise TypeError(f"schedule must be a function of a step and their number, but {self.schedule!r} was given.")
-        try:
-            torch.empty(0, device=self.device)
-        except (AssertionError, RuntimeError) as error:  # how torch says that a device is unknown or absent
-            raise ValueError(f'device {self.device!r} cannot be used; try "cpu". torch says: {error}') from error
+        usable_device(self.device)
 
     @property
     def checkpoint_epochs(self) -> Int[np.ndarray, " t"]:
@@ -193,6 +191,8 @@ class Descent(ABC):
     seeds
         Seed of the order of mini-batches for every initial state.
     """
+
+    engine: str  # how runs are evaluated, in words
 
     def __init__(
         self, samples: Samples, queries: Queries, weights: State, config: TrainingConfig, seeds: Sequence[int]

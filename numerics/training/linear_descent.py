@@ -63,6 +63,7 @@ class LinearDescent(Descent):
         asked = _checked(queries.like(first), dataset)
         seeds = [config.seed] if seeds is None else seeds
         super().__init__(Samples.of(dataset).like(first), asked, weights, config, seeds)
+        self.engine = "products of a linear network"
         self.rate = 2 * config.lr / dataset.targets.size
         self.model = TorchModel(LinearNetwork(first[0], second[0]))
 

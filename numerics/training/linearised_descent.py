@@ -25,10 +25,15 @@ from jaxtyping import Float
 from numerics.curvature.entry import derivatives_of, few
 from numerics.curvature.kernels import Elementary, differentiable
 from numerics.curvature.soundness import sound_product
+from numerics.models.queries import Query
+from numerics.models.samples import Parts, Samples
 from numerics.training.descent import State, Step
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
+from numerics.training.module_losses import ModuleLosses
 from numerics.training.optimisers import Jacobian
+from numerics.training.part_weights import part_positions
+from theory.hierarchy import Dataset
 
 __all__ = ["LinearisedDescent", "LinearisedLinear", "LinearisedModule"]
 
@@ -177,11 +182,13 @@ class LinearisedModule(LinearisedDescent):
     """
 
     stacked = 0
+    _share: torch.Tensor
 
     def __init__(self, descent: ModuleDescent, sources: Sequence[int]) -> None:
         self._descent = descent
         start, model, samples = descent.start[0], descent.model, descent.samples
         self._sources = torch.tensor(list(sources), device=start.device)
+        self._forces: ModuleLosses | None = None
         generator = torch.Generator(start.device).manual_seed(0)
         noise = torch.randn(start.shape[1], generator=generator, device=start.device).to(start)
         # Also a little away: what is wrong may vanish where biases are zero.
@@ -193,6 +200,27 @@ class LinearisedModule(LinearisedDescent):
         with torch.no_grad(), differentiable(model.module, mode):
             model.losses(start[0], samples[:1])
         self._replaces = bool(mode.changed)
+
+    @classmethod
+    def of_parts(cls, descent: ModuleDescent, dataset: Dataset | Samples, parts: Parts) -> LinearisedModule:
+        """Return the neighbourhood where the weights of parts of samples change.
+
+        A part's own loss is that of its sample with no other part present.
+        """
+        part_positions(dataset, parts)  # refuses what is not there
+        result = cls(descent, [dataset.index(name) for name, _ in parts.labels])
+        start = descent.start[0]
+        alone = Query(parts).samples.like(start)
+        result._forces = ModuleLosses(descent.model, alone, start[0], descent.config.max_memory)
+        result._share = torch.tensor(parts.share).to(start)[:, None] * descent.scale
+        return result
+
+    def _force(self, state: State, step: Step) -> Float[torch.Tensor, "sources d"]:
+        """Return the gradient by which the weight of each part pulls at a step."""
+        assert self._forces is not None
+        n = len(self._descent.samples) if step.batch is None else step.batch.shape[1]
+        inside = self._exposure(step, len(self._sources)).sum(1, keepdim=True)
+        return self._forces.gradients(state[0][0]) * self._share * inside / n
 
     def _kernels(self) -> AbstractContextManager[None]:
         mode = Elementary(float64=False) if self._replaces else None
@@ -212,12 +240,19 @@ class LinearisedModule(LinearisedDescent):
     def forward(self, state: State, vectors: torch.Tensor, step: Step) -> torch.Tensor:
         """Return the changes after a step from `state`, the last of them with their source's weight changed too."""
         after, seen = torch.empty_like(vectors), self._exposure(step, len(vectors))
+        force: torch.Tensor | None = None
+        if self._forces is not None:
+            force = seen.new_zeros(len(vectors), vectors.shape[2])
+            force[len(vectors) - len(self._sources) :] = self._force(state, step)
+            seen = torch.zeros_like(seen)
         jacobian = self._jacobian(state, step)
         for part, rows in self._chunks(len(vectors), seen.shape[1]):
             with torch.enable_grad(), self._kernels():
                 copies, _, losses, slope = self._along(state, vectors[part, 0], step, rows)
                 exposed = (losses * seen[part, rows]).sum() / seen.shape[1]
                 (turned,) = torch.autograd.grad(slope + exposed, copies, materialize_grads=True)
+            if force is not None and rows.start == 0:
+                turned = turned + force[part]
             before = vectors[part].unbind(1)
             for out, (*own, by_gradient) in zip(after[part].unbind(1), jacobian, strict=True):
                 if rows.start == 0:
@@ -232,6 +267,9 @@ class LinearisedModule(LinearisedDescent):
         before, seen = torch.empty_like(vectors), self._exposure(step, len(self._sources))
         effects = vectors.new_zeros(len(vectors), len(self._sources))
         *columns, by_gradient = zip(*self._jacobian(state, step), strict=True)
+        if self._forces is not None:
+            seen = torch.zeros_like(seen)
+            effects += _combined(by_gradient, vectors.unbind(1)) @ self._force(state, step).mT
         for part, rows in self._chunks(len(vectors), seen.shape[1]):
             after = vectors[part].unbind(1)
             with torch.enable_grad(), self._kernels():

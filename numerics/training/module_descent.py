@@ -73,6 +73,7 @@ class ModuleDescent(Descent):
                 ModuleCheckpoints(np.array([0.0]), one, run[None]).check_fits(asked)
         check_gradients(model, weights[0], self.samples)
         self.training = ModuleLosses(model, self.samples, weights[0], config.max_memory)
+        self.engine = f"weights by {self.training.engine}"
         self._asked = [ModuleLosses(one, asked, weights[0], config.max_memory) for one, asked in about]
 
     def plain_mover(self, state: State, beta: Float[np.ndarray, "runs n"]) -> Callable[[Step], None]:

@@ -16,13 +16,15 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from numerics.training.descent import TrainingConfig
 from numerics.training.own_training import Fit
+from numerics.training.part_weights import PartWeights, part_positions, refuse_without_model
 from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
 from numerics.training.runs import Problem
 from theory.hierarchy import Dataset
@@ -35,7 +37,7 @@ def leave_one_out(
     config: TrainingConfig | None = None,
     *,
     epsilon: float = -1.0,
-    sources: Sequence[str] | None = None,
+    sources: Sequence[str] | Parts | None = None,
     queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
@@ -63,7 +65,8 @@ def leave_one_out(
     epsilon
         Change of the sample weight, >= -1 and not 0. -1 leaves the sample out.
     sources
-        Names of the samples to reweight; all of them if not given.
+        Names of the samples to reweight; all of them if not given. Or `Parts` of samples of `dataset`, each reweighted
+        within the mean of its sample's k_i parts; every run is then made by itself.
     queries
         What is asked, as for `train`: samples whose loss is recorded, a `Query`, or functions of the parameters by
         name; the training set if not given.
@@ -131,6 +134,12 @@ def leave_one_out(
     >>> leave_one_out(numbers, fit=fit, store=tempfile.mkdtemp()).sel(source="c").values
     array([[ 3.75,  0.75, -11.25]])
     """
+    refuse_without_model(model, fit, sources)
+    if isinstance(sources, Parts):
+        parts = PartWeights.of(dataset, sources)
+        problem = Problem(dataset, config, queries, model, initial, seeds, parts=parts)
+        positions = part_positions(dataset, sources)
+        return _parts_reweighted(problem, sources, positions, epsilon, executor, store, progress)
     groups = {name: [name] for name in source_names(dataset, sources)}
     problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
     return _reweighted(problem, groups, epsilon, executor, store, repeat, progress)
@@ -258,3 +267,25 @@ def _reweighted(
     values = (found.values[:, :, 1:] - found.values[:, :, :1]) / epsilon
     attrs = {"estimator": "retraining", **described(problem.asked), "epsilon": epsilon, **found.attrs}
     return labelled("influence", values, found.epochs, {"source": list(groups)}, found.names, problem.seeds, attrs)
+
+
+def _parts_reweighted(
+    problem: Problem,
+    sources: Parts,
+    positions: Int[np.ndarray, " n"],
+    epsilon: float,
+    executor: Executor | None,
+    store: str | os.PathLike[str] | None,
+    progress: Callable[[int], object] | None,
+) -> xr.DataArray:
+    epsilon = weight_change(epsilon)
+    assert problem.parts is not None
+    base = np.ones(len(problem.parts))
+    runs = {"baseline": base}
+    for (name, part), position in zip(sources.labels, positions, strict=True):
+        runs[f"{name}, part {part}"] = base + epsilon * (np.arange(len(base)) == position)
+    found = problem.run(runs, executor=executor, store=store, progress=progress)
+    values = (found.values[:, :, 1:] - found.values[:, :, :1]) / epsilon
+    attrs = {"estimator": "retraining", **described(problem.asked), "epsilon": epsilon, **found.attrs}
+    labels = {"source": list(sources.labels)}
+    return labelled("influence", values, found.epochs, labels, found.names, problem.seeds, attrs)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from numerics.curvature.influence_request import plain_labels, with_parts
 from numerics.models.queries import Queries
-from numerics.models.samples import Parts, Samples
+from numerics.models.samples import Samples
 from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
@@ -26,11 +28,6 @@ def described(queries: Queries) -> dict[str, object]:
 
 def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, label: str = "sources") -> tuple[str, ...]:
     """Return the names of samples asked for, all if not given, refusing none, unknown ones and repetitions."""
-    if isinstance(sources, Parts):
-        raise TypeError(
-            "retraining and unrolled influence change the weights of whole samples, but Parts were given as sources; "
-            "give names of samples, or train on Samples whose `present` leaves parts out."
-        )
     names = dataset.names if sources is None else tuple(sources)
     if not names:
         raise ValueError(f"{label} is empty; name at least one sample.")
@@ -57,17 +54,18 @@ def labelled(
     name: str,
     values: Float[np.ndarray, "t seeds runs m"],
     epochs: np.ndarray,
-    runs: dict[str, Sequence[str]],
+    runs: Mapping[str, Sequence[Any]],
     queries: Sequence[str],
     seeds: Sequence[int] | None,
     attrs: dict[str, object],
 ) -> xr.DataArray:
-    """Return values with their names, with a dimension of seeds if several were given."""
-    coords = {"epoch": epochs, **runs, "query": queries}
+    """Return values with their names, pairs (sample, part) as a MultiIndex; with a dimension of seeds if several."""
+    coords = {"epoch": epochs, **plain_labels(runs), "query": queries}
     if seeds is None:
-        return labelled_array(values[:, 0], coords, name, attrs)
+        return with_parts(labelled_array(values[:, 0], coords, name, attrs), runs)
     attrs = {key: value for key, value in attrs.items() if key != "seed"}
-    return labelled_array(np.swapaxes(values, 0, 1), {"seed": list(seeds), **coords}, name, attrs)
+    array = labelled_array(np.swapaxes(values, 0, 1), {"seed": list(seeds), **coords}, name, attrs)
+    return with_parts(array, runs)
 
 
 def weight_change(epsilon: float) -> float:

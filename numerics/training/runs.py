@@ -30,6 +30,7 @@ from numerics.training.initial import initial_weights_of, warn_if_trained
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
 from numerics.training.own_training import Fit, Outcome, OwnTraining
+from numerics.training.part_weights import PartWeights
 from numerics.training.train import descend, descent_of, recorded_settings, sample_weights
 from theory import checks
 from theory.hierarchy import Dataset
@@ -72,15 +73,22 @@ class OurTraining:
     w2: ArrayLike | torch.Tensor | None
     initial: Mapping[int, torch.Tensor]  # of a module, by the seed
     seeded: bool
+    parts: PartWeights | None = None
 
     def __call__(self, name: str, beta: Weights, seed: int) -> Outcome:
         """Train once and return what came of it."""
         given = None if self.model is None else self.initial[seed][None]
+        dataset, queries = self.dataset, self.queries
+        model = copy.deepcopy(self.model)  # torch swaps weights within the module, which threads must not share
+        if self.parts is not None:
+            assert model is not None
+            dataset, queries = self.parts.weighted(beta), self.parts.queries(queries)
+            model, beta = self.parts.model(model), np.ones(len(dataset))
         descent = descent_of(
-            self.dataset,
+            dataset,
             self.config,
-            queries=self.queries,
-            model=copy.deepcopy(self.model),  # torch swaps weights within the module, which threads must not share
+            queries=queries,
+            model=model,
             initial=given,
             seeds=[seed] if self.seeded or self.model is not None else None,
             w1=self.w1,
@@ -104,6 +112,7 @@ class Problem:
     w1: ArrayLike | torch.Tensor | None = None
     w2: ArrayLike | torch.Tensor | None = None
     fit: Fit | None = None
+    parts: PartWeights | None = None  # if weights are those of parts
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queries", Queries.of(self.queries, self.dataset))
@@ -150,7 +159,7 @@ class Problem:
         """Train with every set of sample weights from every seed."""
         if self.fit is None and self.model is not None and self.initial is None and self.seeds is None:
             warn_if_trained(self.model, Samples.of(self.dataset))
-        if self.fit is None and executor is None and store is None:
+        if self.fit is None and self.parts is None and executor is None and store is None:
             return self._side_by_side(runs, progress)
         return self._one_by_one(runs, executor, store, repeat and self.fit is not None, progress)
 
@@ -159,7 +168,8 @@ class Problem:
         descent = self._descent(config)
         epochs = config.checkpoint_epochs
         values = descend(descent, list(runs.values()), list(runs), config, epochs, progress=progress)
-        return Results(epochs, self.asked.names, values, recorded_settings(config, self.model))
+        attrs = {"engine": descent.engine, **recorded_settings(config, self.model)}
+        return Results(epochs, self.asked.names, values, attrs)
 
     def _one_by_one(
         self,
@@ -169,7 +179,7 @@ class Problem:
         repeat: bool,
         progress: Callable[[int], object] | None,
     ) -> Results:
-        seeds, train = self._trainer()
+        seeds, train, engine = self._trainer()
         tasks = [(name, beta, seed) for seed in seeds for name, beta in runs.items()]
         if repeat:
             tasks.append((REPEAT, tasks[0][1], seeds[0]))
@@ -203,7 +213,7 @@ class Problem:
         shape = (len(seeds), len(runs))
         values = np.stack([outcome.values for outcome in outcomes[: len(seeds) * len(runs)]])
         values = np.moveaxis(values.reshape(*shape, *values.shape[1:]), 2, 0)
-        attrs: dict[str, object] = {"training": "fit"} if self.fit is not None else {}
+        attrs: dict[str, object] = {"training": "fit"} if self.fit is not None else {"engine": engine}
         if self.fit is None:
             attrs |= recorded_settings(self.config or TrainingConfig(), self.model)
         if repeat:
@@ -214,19 +224,20 @@ class Problem:
             _warn_of_noise(values, float(np.abs(outcomes[-1].values - outcomes[0].values).max()))
         return Results(_whole(outcomes[0].epochs), outcomes[0].names, values, attrs)
 
-    def _trainer(self) -> tuple[list[int], OurTraining | OwnTraining]:
-        """Return the seeds, and what trains once."""
+    def _trainer(self) -> tuple[list[int], OurTraining | OwnTraining, str]:
+        """Return the seeds, what trains once, and how."""
         if self.fit is not None:
-            return list(self.seeds or [0]), OwnTraining(self.fit, self.asked)
+            return list(self.seeds or [0]), OwnTraining(self.fit, self.asked), "fit"
         config = self.config or TrainingConfig()
         seeds = [config.seed] if self.seeds is None else list(self.seeds)
         starts = {}
         if self.model is not None:  # drawn here: torch's generator, which layers draw from, is one for all threads
             starts = dict(zip(seeds, initial_weights_of(self.model, self.initial, self.seeds), strict=True))
-        self._descent(config)  # what is wrong is refused before any work
-        return seeds, OurTraining(
-            self.dataset, config, self.asked, self.model, self.w1, self.w2, starts, self.seeds is not None
+        engine = self._descent(config).engine  # what is wrong is refused before any work
+        train = OurTraining(
+            self.dataset, config, self.asked, self.model, self.w1, self.w2, starts, self.seeds is not None, self.parts
         )
+        return seeds, train, engine
 
     def _descent(self, config: TrainingConfig) -> LinearDescent | ModuleDescent:
         return descent_of(
@@ -258,6 +269,7 @@ class Problem:
             "settings": digest(settings),
             "model": model or "two-layer linear network",
             "initial weights": digest((self.w1, self.w2)),
+            "parts": "" if self.parts is None else digest(self.parts.parts.names),
             **shared,
         }
 

@@ -5,7 +5,10 @@ r"""Influence of a sample while it is left out for a while only: retraining from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +21,9 @@ from numerics.models.queries import Asked
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
 from numerics.training.initial import warn_if_trained
+from numerics.training.own_training import Fit
 from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
+from numerics.training.runs import Problem, Results
 from numerics.training.train import descend, descent_of, recorded_settings, refuse_not_finite
 from theory import checks
 from theory.hierarchy import Dataset
@@ -40,13 +45,25 @@ def timed_ablation(
     seeds: Sequence[int] | None = None,
     w1: ArrayLike | torch.Tensor | None = None,
     w2: ArrayLike | torch.Tensor | None = None,
+    fit: Fit | None = None,
+    epochs: int | None = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    repeat: bool = True,
+    progress: Callable[[int], object] | None = None,
 ) -> xr.DataArray:
     """Change every source's weight during ``[t, t + window)`` only, for every start t, and sum the loss difference.
 
     Parameters
     ----------
-    dataset, config, epsilon, sources, queries, model, initial, seeds, w1, w2
-        As for `leave_one_out`.
+    dataset, config, epsilon, sources, queries, model, initial, seeds, w1, w2, repeat, progress
+        As for `leave_one_out`; sources are names.
+    fit, epochs
+        Your own training, as for `leave_one_out`, and the number of epochs it takes. It is given weights of shape
+        (epochs, N), row e for the steps from epoch e to e + 1, and returns its checkpoints or losses at every epoch of
+        the windows.
+    executor, store
+        As for `leave_one_out`: every source and window is then a run of its own, from the start.
     window
         Length D of the ablation in epochs.
     every
@@ -71,13 +88,21 @@ def timed_ablation(
     window = checks.integer("window", window, at_least=1)
     every = checks.integer("every", every, at_least=1)
     names = source_names(dataset, sources)
+    if fit is not None or executor is not None or store is not None:
+        problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
+        starts = _starts(length := _length(problem, epochs), window, every)
+        runs = _windows(dataset, names, starts, length, window, epsilon)
+        if fit is None:  # every epoch of a window is summed, however far checkpoints are apart
+            problem = replace(problem, config=replace(config or TrainingConfig(), checkpoint_every=1))
+        found = problem.run(runs, executor=executor, store=store, repeat=repeat, progress=progress)
+        return _of_runs(problem, found, names, starts, window, epsilon)
+    if epochs is not None:
+        raise ValueError("epochs is the length of fit; that of our own training is config.epochs.")
     config = config or TrainingConfig()
     if model is not None and initial is None and seeds is None:
         warn_if_trained(model, Samples.of(dataset))
     descent = descent_of(dataset, config, queries=queries, model=model, initial=initial, seeds=seeds, w1=w1, w2=w2)
-    if window > config.epochs:
-        raise ValueError(f"a window of {window} epochs does not fit into a run of {config.epochs} epochs.")
-    starts = np.arange(0, config.epochs - window + 1, every)
+    starts = _starts(config.epochs, window, every)
     kept: list[State] = []
     unchanged = np.ones(len(dataset))
     descend(descent, [unchanged], ["baseline"], config, starts, keep=lambda state: kept.append(copied(state)))
@@ -92,6 +117,7 @@ def timed_ablation(
         **described(descent.queries),
         "window": window,
         "epsilon": epsilon,
+        "engine": descent.engine,
         **recorded_settings(config, model),
     }
     return labelled("integrated influence", values, starts, {"source": names}, descent.queries.names, seeds, attrs)
@@ -116,3 +142,56 @@ def _summed(
                 move(step)
             summed += descent.losses(state)
     return summed
+
+
+def _starts(epochs: int, window: int, every: int) -> Int[np.ndarray, " t"]:
+    if window > epochs:
+        raise ValueError(f"a window of {window} epochs does not fit into a run of {epochs} epochs.")
+    return np.arange(0, epochs - window + 1, every)
+
+
+def _length(problem: Problem, epochs: int | None) -> int:
+    """Return how many epochs a run takes."""
+    if problem.fit is None:
+        if epochs is not None:
+            raise ValueError("epochs is the length of fit; that of our own training is config.epochs.")
+        return (problem.config or TrainingConfig()).epochs
+    if epochs is None:
+        raise ValueError("fit alone does not say how many epochs it takes, in which windows are laid; give epochs=.")
+    return checks.integer("epochs", epochs, at_least=1)
+
+
+def _windows(
+    dataset: Dataset | Samples,
+    names: Sequence[str],
+    starts: Int[np.ndarray, " t"],
+    length: int,
+    window: int,
+    epsilon: float,
+) -> dict[str, Float[np.ndarray, "epochs n"]]:
+    """Return the weights of a run without changes, then of one for every window and source."""
+    runs = {"baseline": np.ones((length, len(dataset)))}
+    for start in starts:
+        for name, row in zip(names, changed_weights(dataset, [[name] for name in names], epsilon), strict=True):
+            runs[f"{name} from epoch {start}"] = beta = np.ones((length, len(dataset)))
+            beta[start : start + window] = row
+    return runs
+
+
+def _of_runs(
+    problem: Problem, found: Results, names: Sequence[str], starts: Int[np.ndarray, " t"], window: int, epsilon: float
+) -> xr.DataArray:
+    """Sum what runs from the start give within their windows."""
+    values = np.empty((len(starts), found.values.shape[1], len(names), len(found.names)))
+    for k, start in enumerate(starts):
+        inside = np.isin(found.epochs, np.arange(start, start + window))
+        if inside.sum() != window:
+            raise ValueError(
+                f"fit returned losses at {inside.sum()} of the {window} epochs from epoch {start} on; the window needs "
+                "each of them."
+            )
+        losses, first = found.values[inside].sum(0), 1 + k * len(names)
+        values[k] = (losses[:, first : first + len(names)] - losses[:, :1]) / epsilon
+    attrs: dict[str, object] = {"estimator": "timed ablation", **described(problem.asked), "window": window}
+    attrs |= {"epsilon": epsilon, **found.attrs}
+    return labelled("integrated influence", values, starts, {"source": names}, found.names, problem.seeds, attrs)

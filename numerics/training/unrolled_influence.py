@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import isqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,16 @@ import xarray as xr
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from numerics.curvature.influence_request import plain_labels, with_parts
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
-from numerics.models.samples import Samples
+from numerics.models.samples import Parts, Samples
 from numerics.training.descent import Descent, State, Step, TrainingConfig, copied
 from numerics.training.initial import warn_if_trained
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.linearised_descent import LinearisedDescent, LinearisedLinear, LinearisedModule
 from numerics.training.module_descent import ModuleDescent
+from numerics.training.part_weights import refuse_without_model
 from numerics.training.reweighting import described, source_names
 from numerics.training.train import descent_of, recorded_settings, refuse_not_finite
 from theory import checks
@@ -43,7 +46,7 @@ def unrolled_influence(
     config: TrainingConfig | None = None,
     *,
     exposure_every: int | None = None,
-    sources: Sequence[str] | None = None,
+    sources: Sequence[str] | Parts | None = None,
     queries: Asked = None,
     model: TorchModel | None = None,
     initial: ArrayLike | torch.Tensor | None = None,
@@ -68,7 +71,8 @@ def unrolled_influence(
     exposure_every
         Also resolve *when* a source is seen, in stretches of so many epochs; 1 resolves every epoch.
     sources
-        Names of the samples whose weights change; all of them if not given.
+        Names of the samples whose weights change; all of them if not given. Or `Parts` of samples of `dataset`, each
+        with its share 1 / k_i of its sample's loss.
     queries
         What is asked, as for `train`: samples whose loss is meant, a `Query`, or functions of the parameters by name;
         the training set if not given.
@@ -92,7 +96,9 @@ def unrolled_influence(
     TrainingDiverged
         If a loss is not finite at a checkpoint.
     NotDifferentiable
-        If the optimiser has no derivative; the message names it.
+        If the optimiser or the module has no derivative that is needed; the message names it.
+    WrongDerivative
+        If a second derivative by torch contradicts finite differences near the initial weights.
     ValueError, KeyError
         As for `leave_one_out`.
 
@@ -113,20 +119,28 @@ def unrolled_influence(
     if model is not None and initial is None:
         warn_if_trained(model, Samples.of(dataset))
     stretch = config.epochs if exposure_every is None else checks.integer("exposure_every", exposure_every, at_least=1)
-    names = source_names(dataset, sources)
+    refuse_without_model(model, None, sources)
+    names: Sequence[Any] = sources.labels if isinstance(sources, Parts) else source_names(dataset, sources)
     descent = differentiable(descent_of(dataset, config, queries=queries, model=model, initial=initial, w1=w1, w2=w2))
-    near = neighbourhood(descent, [dataset.index(name) for name in names])
+    if isinstance(sources, Parts):
+        assert isinstance(descent, ModuleDescent)
+        near: LinearisedDescent = LinearisedModule.of_parts(descent, dataset, sources)
+    else:
+        near = neighbourhood(descent, [dataset.index(name) for name in names])
     exposures, epochs = np.arange(0, config.epochs, stretch), config.checkpoint_epochs
     carried, pulled = len(exposures) * len(names), (len(epochs) - 1) * len(descent.queries)
     sweep = forward_sweep if carried <= pulled else backward_sweep
     with descent.threads():
         values = sweep(descent, near, config, exposures, len(names), progress)
-    attrs = {"estimator": "unrolled", **described(descent.queries), **recorded_settings(config, model)}
-    coords = {"epoch": epochs, "source": names, "query": descent.queries.names}
+    attrs: dict[str, object] = {"estimator": "unrolled", **described(descent.queries)}
+    attrs |= {"engine": descent.engine, **recorded_settings(config, model)}
+    labels = {"source": list(names)}
+    coords = {"epoch": epochs, **plain_labels(labels), "query": descent.queries.names}
     if exposure_every is None:
-        return labelled_array(values[0], coords, "influence", attrs)
+        return with_parts(labelled_array(values[0], coords, "influence", attrs), labels)
     attrs["exposure_every"] = stretch
-    return labelled_array(values, {"exposure": exposures, **coords}, "exposure influence", attrs)
+    array = labelled_array(values, {"exposure": exposures, **coords}, "exposure influence", attrs)
+    return with_parts(array, labels)
 
 
 def forward_sweep(

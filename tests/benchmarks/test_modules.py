@@ -9,8 +9,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from benchmarks.networks import convolutional, transformer
 from benchmarks.timing import cpu_seconds_of_each
-from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
 import numerics.sampling.chains
@@ -154,39 +154,6 @@ def test_the_step_check_over_the_checkpoints_of_the_toy(benchmark):
     benchmark.pedantic(check, rounds=2)
     benchmark.extra_info["share of the sampling"] = checked / sampled
     assert checked / sampled < 0.1
-
-
-class Block(nn.Module):
-    def __init__(self, width, heads):
-        super().__init__()
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.up, self.down, self.heads = nn.Linear(width, 4 * width), nn.Linear(4 * width, width), heads
-
-    def forward(self, x):
-        n, t, d = x.shape
-        q, k, v = self.qkv(self.first(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(seen.transpose(1, 2).reshape(n, t, d))
-        return x + self.down(nn.functional.gelu(self.up(self.second(x))))
-
-
-def transformer(width, tokens=16, vocabulary=64):
-    layers = [nn.Embedding(vocabulary, width), Block(width, 4), Block(width, 4), nn.Linear(width, vocabulary)]
-    inputs, targets = torch.randint(0, vocabulary, (2, 32, tokens))
-
-    def loss(out, y):
-        return nn.functional.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
-
-    return nn.Sequential(*layers), Samples(inputs, targets), loss
-
-
-def convolutional(images, channels=8):
-    layers = [nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    layers += [nn.Conv2d(channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-    module = nn.Sequential(*layers, nn.Linear(2 * channels * 49, 10))
-    samples = Samples(torch.randn(images, 1, 28, 28), torch.randint(0, 10, (images,)))
-    return module, samples, lambda out, y: nn.functional.cross_entropy(out, y, reduction="none")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ _SIGNS = {
     "<=": "&le;",
     ">=": "&ge;",
 }
+_THIN = '<mspace width="0.17em"></mspace>'
 _TOKEN = re.compile(r"((?<=[A-Za-z'])\()|(\d+\.?\d*(?:e-?\d+)?|[A-Za-z]+|<=|>=|\S)")
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
 
@@ -84,11 +85,12 @@ def _row(tokens: Iterator[str], end: str) -> str:
             break
         if token == "apply" and parts:  # f(x) is one thing, which a fraction takes whole
             argument = _atom("(", tokens)
-            parts[-1] = _Part(f"<mrow>{parts[-1]}{argument}</mrow>")
+            parts[-1] = _Part(f"<mrow>{str(parts[-1]).removesuffix(_THIN)}{argument}</mrow>")
         elif token in ("_", "^"):
             if not parts or parts[-1].text == "/":
                 raise ValueError(f"{token!r} has nothing to stand on.")
             script = _atom(next(tokens, end), tokens).inside
+            parts[-1].text = parts[-1].text.replace(_THIN, "")
             if "<msup><mn>10" in parts[-1].text:
                 parts[-1].text = f"<mrow><mo>(</mo>{parts[-1].text}<mo>)</mo></mrow>"
             if token == "_":
@@ -129,7 +131,8 @@ def _atom(token: str, tokens: Iterator[str]) -> _Part:
         raise ValueError(f"{token!r} closes nothing.")
     if token[0].isdigit():
         mantissa, _, exponent = token.partition("e")
-        power = f"<msup><mn>10</mn><mn>{exponent.replace('-', '&minus;')}</mn></msup>"
+        raised = str(int(exponent or 0)).replace("-", "&minus;")
+        power = f"<msup><mn>10</mn><mn>{raised}</mn></msup>"
         times = "" if mantissa == "1" else f"<mn>{mantissa}</mn><mo>&times;</mo>"
         return _Part(f"<mrow>{times}{power}</mrow>" if exponent else f"<mn>{mantissa}</mn>")
     if token in GREEK:
@@ -138,4 +141,6 @@ def _atom(token: str, tokens: Iterator[str]) -> _Part:
         return _Part(f"<mo>{_SIGNS.get(token, escape(token))}</mo>")
     if len(token) == 2 and token.islower() and token not in ("ln", "tr"):  # two indices, not a word
         return _Part(f"<mrow><mi>{token[0]}</mi><mi>{token[1]}</mi></mrow>")
+    if len(token) > 1:
+        return _Part(f"{_THIN}<mi>{token}</mi>{_THIN}")
     return _Part(f"<mi>{token}</mi>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -22,7 +23,7 @@ def heat_map(matrix: xr.DataArray) -> str:
     """Return the correlation of every two measures, grouped by way; tint and digits say the same."""
     names, ways = matrix["measure"].values, matrix["way"].values
     order = sorted(range(len(names)), key=lambda k: list(Way).index(Way(str(ways[k]))))
-    head = "".join(f'<th scope="col"><span>{mathematics(str(names[k]))}</span></th>' for k in order)
+    head = "".join(f'<th scope="col"><span>{_upright(str(names[k]))}</span></th>' for k in order)
     rows = []
     for i in order:
         cells = "".join(_heat_cell(float(matrix.values[i, j]), i == j) for j in order)
@@ -33,6 +34,12 @@ def heat_map(matrix: xr.DataArray) -> str:
         '<caption class="away">Pearson correlation of every two measures</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _upright(name: str) -> str:
+    """Return a name as text that may be turned by a right angle, as MathML may not in every browser."""
+    greek = re.sub(r"(?<![A-Za-z])(beta|gamma|lambda)(?![A-Za-z])", r"&\1;", escape(name))
+    return re.sub(r"_(&\w+;|\w)", r"<sub>\1</sub>", greek)
 
 
 def _heat_cell(value: float, diagonal: bool) -> str:

@@ -86,7 +86,13 @@ SENTENCES: tuple[Sentence, ...] = (
         "D.2, Fig. 15",
         "while correlations between non-repeated samples (red) or between non-repeated and repeated segments (green) "
         "remain low",
-        (Evidence("others-stay"),),
+        (
+            Evidence(
+                "others-stay",
+                Bearing.PARTLY,
+                "they stay below those of repeated tokens, but rise with them when the model begins to copy",
+            ),
+        ),
     ),
     Sentence(
         "D.2, Fig. 15",

@@ -153,6 +153,14 @@ def test_bad_input_is_refused(make, error, match):
         make()
 
 
+def test_what_stands_around_a_module_is_left_out():
+    module = some_module()
+    for wrapped in (torch.compile(module, backend="eager"), torch.nn.DataParallel(module)):
+        model = TorchModel(wrapped, CROSS_ENTROPY)
+        assert list(model.shapes) == list(MODEL.shapes)
+        assert torch.equal(model.losses(model.initial(), classes()), MODEL.losses(MODEL.initial(), classes()))
+
+
 def hooked():
     """Return a layer that holds the result of a computation, which torch does not copy."""
     layer = torch.nn.Linear(2, 2)

@@ -70,8 +70,9 @@ def test_recorded_or_not_the_bits_are_the_same(sampler, batch_size, asked, monke
     checkpoints, samples = some_module()
     others = Samples(samples.inputs[:3] + 1, samples.targets[:3])
     more = {"none": {}, "samples": {"observables": others}, "function": {"observables": {"size": first_norm}}}[asked]
+    monkeypatch.setattr(numerics.sampling.module_target, "_CALLS_WORTH_RECORDING", 10**9)
     plain = drawn(checkpoints, samples, sampler, batch_size=batch_size, **more)
-    monkeypatch.setattr(numerics.sampling.module_target, "_STEPS_WORTH_RECORDING", 1)
+    monkeypatch.setattr(numerics.sampling.module_target, "_CALLS_WORTH_RECORDING", 1)
     original, kept = numerics.sampling.captured.captured, []
     monkeypatch.setattr(
         numerics.sampling.module_target, "captured", lambda *a, **k: kept.append(original(*a, **k)) or kept[-1]
