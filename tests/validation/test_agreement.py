@@ -31,6 +31,17 @@ def test_a_multiple_has_its_factor_as_slope(factor):
     assert result.worst_slope_error == pytest.approx(abs(factor - 1), rel=1e-9, abs=1e-12)
 
 
+@given(offset=st.floats(-10, 10), factor=st.floats(0.5, 2))
+def test_an_offset_changes_the_slope_since_there_is_no_intercept(offset, factor):
+    """With r = wave + 2, the slope through the origin of factor r + offset is factor + offset <r> / <r^2>, by hand."""
+    reference = waves() + 2.0
+    result = agreement(reference, factor * reference + offset)
+    wanted = factor + offset * 2.0 / float(np.square(reference).mean())
+    assert result.slope == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+    each = factor + offset * 2.0 / np.square(reference).mean("epoch").values
+    assert result.worst_slope_error == pytest.approx(np.abs(each - 1).max(), rel=1e-9, abs=1e-9)
+
+
 @pytest.mark.parametrize("shift", [0, 30, 120])
 def test_a_delay_shows_as_a_shift_of_the_extrema(shift):
     assert agreement(waves(), waves(shift)).extremum_shift == shift

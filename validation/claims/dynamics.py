@@ -487,6 +487,7 @@ def modes_align(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             a / b,
             low=1 - share,
             high=1 + share,
+            roomy="the delay of the fastest rise, and an entry mixes modes whose delays average",
             why=f"a common delay leaves a maximum over time as it is; modes differ in theirs, and along a rise by "
             f"0.2 epochs, {late:.1e} of the fastest one; imbalance h sigma^2",
         )

@@ -110,7 +110,7 @@ def stability_limit(experiment: ToyExperiment) -> Iterator[Check | Plot]:
     spreads = {}
     for share in (3.9, 4.1):
         sampler = SGLD(step_size=share / _N_BETA, n_beta=_N_BETA, localization=0.0)
-        draws = _chains(sampler, lambda w: w, seed=experiment.settings.seed, chains=256, burn_in=0, draws=400)
+        draws = _chains(sampler, lambda w: w, seed=experiment.settings.seed, burn_in=0, draws=400)
         spreads[share] = draws.square().mean(1).sqrt().numpy() * np.sqrt(_N_BETA)
     inside = float(np.sqrt(stationary_law([[_N_BETA]], 3.9 / _N_BETA).covariance[0, 0] * _N_BETA))
     yield Check(
@@ -118,8 +118,8 @@ def stability_limit(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         float(spreads[3.9][-1] / inside),
         low=0.8,
         high=1.2,
-        why="256 chains know a spread to 4.4 %; 5 % not yet reached after 400 steps of |1 - 3.9 / 2| = 0.95",
-        error=float((2 * 256) ** -0.5),
+        why="2048 chains know a spread to 1.6 %; 5 % not yet reached after 400 steps of |1 - 3.9 / 2| = 0.95",
+        error=float((2 * 2048) ** -0.5),
     )
     growth = 1.05**399
     yield Check(
@@ -272,7 +272,7 @@ def printed_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         sampler = RMSPropSGLD(
             step_size=1e-3, n_beta=1e3, localization=5e3, stability=1.0, preconditioner=preconditioner
         )
-        draws = _chains(sampler, torch.zeros_like, seed=seed, chains=64, burn_in=0, draws=60)
+        draws = _chains(sampler, torch.zeros_like, seed=seed, chains=1024, burn_in=0, draws=60)
         spread = draws.square().mean(1).sqrt().numpy() * np.sqrt(5e3)
         lines[preconditioner] = spread
         growth = 1.5**58 / np.sqrt(1 - 1.5**-2)  # of the first step's spread, (eps gamma)^(1/2)
@@ -281,11 +281,10 @@ def printed_step(experiment: ToyExperiment) -> Iterator[Check | Plot]:
             float(spread[-1] / (np.sqrt(5.0) * growth)),
             low=0.7,
             high=1.3,
-            why=f"every step multiplies by |1 - 5 / 2| = 1.5, for V is zero: {np.sqrt(5.0) * growth:.0e}; 64 chains "
-            "know a "
-            "spread to 9 %",
+            why=f"every step multiplies by |1 - 5 / 2| = 1.5, for V is zero: {np.sqrt(5.0) * growth:.0e}; 1024 "
+            "chains know a spread to 2.2 %",
             reading=reading,
-            error=float((2 * 64) ** -0.5),
+            error=float((2 * 1024) ** -0.5),
         )
     for reading, decay in zip(readings[2:4], (0.99, 0.9), strict=True):
         ratio, error = _whole_drift(decay, seed)

@@ -300,15 +300,19 @@ def instantaneous_influence_from_modes(experiment: ToyExperiment) -> Iterator[Ch
         why="rates lower by s / (2 tau)",
         roomy="a rate moves the kernel in time, and hardly changes its size",
     )
+    solved = solved_kernel(experiment)
+    why = f"descent is {first:.2f} to {last:.2f} epochs late, and 0.2 more or less along a rise"
+    yield from _peak_checks("network's kernel", -experiment.kernel, -solved, first - 0.2, last + 0.2, why)
+    explained = (1 + 3 * np.sqrt(2)) / experiment.settings.training.hidden
+    shift = explained * experiment.tau / (2 * float(experiment.modes.values.min()))
     yield from _peak_checks(
-        "network's kernel",
-        -experiment.kernel,
+        "exact solution, against modes: kernel",
+        -solved,
         -predicted,
-        first - 12,
-        last + 12,
-        f"descent is {first:.2f} to {last:.2f} epochs late; overlaps of h^(-1/2) change ln g0 by their square, 0.02, "
-        "times "
-        "tau / (2 s) = 600 epochs",
+        -shift,
+        shift,
+        f"an overlap in h dimensions squares to 1 / h, give or take 2^(1/2) / h: {explained:.3f} with three of these, "
+        "by which ln g0 may change, times tau / (2 s)",
     )
     pair = {"source": "dog", "query": "cat"}
     yield Plot(

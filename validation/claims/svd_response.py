@@ -282,13 +282,13 @@ def printed_block_rotation(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         "printed": relative_difference(printed.u[:, block].T @ printed.du[:, block], reference),
         "second order": relative_difference(exact.u[:, block].T @ exact.du[:, block], reference),
     }
-    tolerance = float(error + 64 * _EPS / (step**2 * split))
+    tolerance = float(error + 64 * _EPS * exact.s[0] / (step**2 * split) / np.linalg.norm(reference))
     yield Check(
         "exact rotation within the block against the finite difference",
         errors["second order"],
         high=tolerance,
         why="a fifteenth of what the difference changes when its step doubles; rounding of vectors whose own gap is "
-        "step x split, eps / (step^2 split)",
+        "step x split, eps s / (step^2 split), relative to the rotation",
         roomy=ROUNDING,
     )
     inside, whole = (r.u[:, block].T @ r.du[:, block] for r in (printed, exact))
