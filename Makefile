@@ -54,7 +54,7 @@ bench: setup ## Measure speed: targets, growth with size, and peers if installed
 mutation: setup ## Plant 320 small faults in theory and count those the tests notice (a quarter of an hour).
 	$(BIN)/python tests/mutation/run.py --package theory --sample 320 --seed 3 --out $(OUT)/mutation.jsonl
 
-subtle-faults: setup ## Plant the ledger's 69 subtle faults and count those that the unit tests notice (ten minutes).
+subtle-faults: setup ## Plant the ledger's 69 subtle faults and count those that the unit tests notice (a quarter of an hour).
 	$(BIN)/python tests/mutation/subtle.py --out $(OUT)/subtle_faults.jsonl
 
 false-alarms: setup ## Cross-check 500 random data sets, sound and with planted faults (a quarter of an hour of one core).

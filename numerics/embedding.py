@@ -265,7 +265,7 @@ def _layer_outputs(
 ) -> Float[torch.Tensor, "t n units"]:
     """Record the output of one submodule in a forward pass at every checkpoint."""
     model = checkpoints.model
-    named = dict(model.module.named_modules())
+    named = dict(model.called.named_modules())
     if layer not in named:
         raise ValueError(f"the module has no layer called {layer!r}; there are {', '.join(filter(None, named))}.")
     recorded: list[torch.Tensor] = []

@@ -23,7 +23,8 @@ def caption(results: Results) -> str:
     return (
         "Figure 5 (after the paper's Figure 5). Mean correlation of the losses of two tokens under the local posterior "
         "(normalised BIF; positive = the source helps the query), by their classes, pairs of equal tokens left out. A "
-        f"panel a query class, a line a source class; bands are two standard errors. At step {last['epoch'].item():g} "
+        "panel a query class, a line a source class, thick where it is the same; bands are two standard errors. At "
+        f"step {last['epoch'].item():g} "
         f"the mean within a class is {own.mean():.4f}, between classes {across.mean():.4f}; the largest value is "
         f"{z:.1f} standard errors from 0. {_model(results)} {s.sequences} sequences of {s.model.context} predictions "
         f"recorded, {s.chains} chains of {s.draws} draws, step {s.sampler.step_size:g}, n_beta {s.sampler.n_beta:g}, "
@@ -37,8 +38,8 @@ def _model(results: Results) -> str:
         return f"Revisions in {s.checkpoints}."
     where = f"the text in {s.corpus}" if s.corpus else "the documentation and source text that Python carries"
     return (
-        f"A transformer of {s.model.layers} layers, width {s.model.width} and {s.model.vocabulary} tokens, trained "
-        f"here on {where}: not a Pythia model."
+        f"A transformer of {s.model.layers} layer{'' if s.model.layers == 1 else 's'}, width {s.model.width} "
+        f"and {s.model.vocabulary} tokens, trained here on {where}: not a Pythia model."
     )
 
 
@@ -73,6 +74,8 @@ def draw(results: Results) -> Figure:
             axes.axis("off")
         for axes in panels[max(0, len(names) - 3) : len(names)]:
             axes.set_xlabel("step")
+        figure.supylabel("mean correlation of losses (positive = helps)", fontsize="medium")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        for handle in figure.legend(handles, labels, loc="outside lower center", ncols=3).get_lines():
+            handle.set_linewidth(1.4)  # thick is a class on itself, wherever it stands
     return figure

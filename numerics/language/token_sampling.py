@@ -297,6 +297,14 @@ def _measure_curvature(task: _Task) -> tuple[float, float]:
             return float(np.linalg.eigvalsh(matrix)[-1]), slope
         operator = LinearOperator((size, size), matvec=apply, dtype=np.float64)
         start = np.random.default_rng(0).normal(size=size)
+        first = apply(start)
+        if not np.isfinite(first).all():
+            raise ValueError(
+                f"the loss or its curvature is not finite at epoch {float(task.checkpoint.epochs[0]):g}; leave out "
+                "that checkpoint."
+            )
+        if not first.any():
+            return 0.0, slope
         try:
             found = eigsh(
                 operator,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -276,9 +277,32 @@ class TorchModel:
     def _kernels(self) -> Callable[[], AbstractContextManager[None]]:
         return without_fast_path(self.module)
 
-    @cached_property
+    @property
+    def called(self) -> torch.nn.Module:
+        """The module that calls of this thread go through: with the same tensors as `module`, but of this thread alone.
+
+        A call puts weights into the module for as long as it lasts, which no other thread may see.
+        """
+        return self._called.module
+
+    @property
     def _called(self) -> _Called:
-        return _Called(self.module, self.call)
+        here = self._threads
+        if not hasattr(here, "called"):
+            shared = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
+            here.called = _Called(copy.deepcopy(self.module, shared), self.call)
+        return here.called
+
+    @cached_property
+    def _threads(self) -> threading.local:
+        return threading.local()
+
+    def with_loss(self, loss: SampleLoss) -> TorchModel:
+        """Return the model with another loss; both go through the same modules."""
+        twin = copy.copy(self)
+        object.__setattr__(twin, "loss", loss)
+        object.__setattr__(twin, "_threads", self._threads)
+        return twin
 
     def _state_like(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what the module holds besides, cast to the dtype of the weights; nothing if it is that already."""

@@ -8,7 +8,6 @@ helps.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,10 +98,8 @@ class Query:
         """
         if self.measure is None:
             return model
-        twin = copy.copy(model)
         held = self.measure if isinstance(self.measure, functools.partial) else functools.partial(self.measure)
-        object.__setattr__(twin, "loss", functools.partial(measured, held.func, *held.args, **held.keywords))
-        return twin
+        return model.with_loss(functools.partial(measured, held.func, *held.args, **held.keywords))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from numerics.curvature.memory import refuse_too_large
 from numerics.models.samples import Parts, Samples
 from numerics.sampling.block_moments import BlockMoments
 from numerics.sampling.chains import run_chains
@@ -130,6 +131,11 @@ def bayesian_influence(
     if draws * chains < 2:
         raise ValueError("a covariance needs at least 2 draws; raise draws or chains.")
     pairs = len(first) * (columns.stop - columns.start)
+    refuse_too_large(
+        2 * plan.total * pairs,
+        f"the co-moments of {len(first)} sources x {columns.stop - columns.start} queries in {plan.total} chains",
+        "name fewer of them by sources= and queries=, or measure a few checkpoints at a time",
+    )
     blocks = int(np.clip(_MOMENTS // (8 * plan.total * pairs), 2, -(-draws // plan.block)))
     plan = replace(plan, block=-(-draws // blocks))
     moments = BlockMoments(plan, slice(0, len(first)), columns, store)

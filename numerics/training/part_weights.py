@@ -61,9 +61,7 @@ class PartWeights:
     def model(model: TorchModel) -> TorchModel:
         """Return the model whose loss multiplies those of parts by their weights."""
         held = model.loss if isinstance(model.loss, functools.partial) else functools.partial(model.loss)
-        loss = functools.partial(_weighted, held.func, *held.args, **held.keywords)
-        chosen = frozenset(model.free).__contains__
-        return TorchModel(model.module, loss, chosen, model.call, model.surrogate_gradients)
+        return model.with_loss(functools.partial(_weighted, held.func, *held.args, **held.keywords))
 
     @staticmethod
     def queries(queries: Queries) -> Queries:

@@ -498,7 +498,8 @@ def diagnostics_are_honest(experiment: ToyExperiment) -> Iterator[Check | Plot]:
         roomy="four thousand draws a chain",
         why="split in halves: eight means with variance 2 / 7; ranks are normal scores of nearly normal draws",
     )
-    data, run = experiment.dataset, experiment.variant(hidden=10).checkpoints.at([2000.0])
+    # more hidden units than the 8 + 15 directions that carry weight, so that some are idle
+    data, run = experiment.dataset, experiment.variant(hidden=25).checkpoints.at([2000.0])
     dense = _dense_hessian(experiment, run.w1[0], run.w2[0], np.ones(len(data)))
     gradients = _gradients(experiment, run)
     n_beta, pull = 1e3, 5e3

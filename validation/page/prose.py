@@ -88,11 +88,9 @@ def _is_word(tokens: list[tuple[str, str]], k: int) -> bool:
 
 def _surely(run: list[tuple[str, str]]) -> bool:
     """Return whether a run cannot be prose."""
-    letters = [token for kind, token in run if kind == "letter"]
-    if not letters:
-        return False
     if any("_" in token or "^" in token for _, token in run):
         return True
+    letters = [token for kind, token in run if kind == "letter"]
     if any(re.fullmatch(rf"d?({'|'.join(GREEK)})\d*'?|d[A-Z]", token) for token in letters):
         return True
     named = [token for token in letters if not re.fullmatch(_WORDS, token)]

@@ -148,6 +148,12 @@ def test_repeated_sequences_share_no_token_and_repeat():
         (lambda: token_samples([[1.5, 2]]), TypeError, "whole numbers"),
         (lambda: token_samples([[1]]), ValueError, "shape \\(1, 1\\)"),
         (lambda: token_samples([[1, -2]]), ValueError, "token id -2 \\(sequence 0, position 1\\) is not a token"),
+        (
+            lambda: token_samples([[1, 8]], vocabulary=8),
+            ValueError,
+            "token id 8 \\(sequence 0, position 1\\) is not in",
+        ),
+        (lambda: repeated_sequences(4, 3, 10), ValueError, "that share no token need 12 distinct tokens"),
         (lambda: token_samples([[1, 2, 3]], context=1), ValueError, "make 2 predictions, but the model's context is 1"),
         (lambda: cut_documents([[1, 2], [3]], 3), ValueError, "3 tokens in 2 documents, which hold 0 sequences of 3"),
         (lambda: cut_documents([], 3), ValueError, "0 tokens in 0 documents"),

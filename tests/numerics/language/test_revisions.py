@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def logits_at(checkpoints, t):
-    return checkpoints.model_at(t).outputs(checkpoints.weights_at(t), torch.from_numpy(IDS[:, :-1]))
+def logits_at(checkpoints, t, ids=IDS[:, :-1]):
+    return checkpoints.model_at(t).outputs(checkpoints.weights_at(t), torch.as_tensor(ids))
 
 
 def test_each_revision_gives_what_transformers_gives(folder):
@@ -88,8 +89,40 @@ def test_pythia_14m_in_size(tmp_path):
         vocab_size=50304, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512,
         max_position_embeddings=2048, rotary_pct=0.25,
     )  # fmt: skip
-    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "step1000")
-    assert load_revisions(tmp_path).model.n_parameters == 14_067_712
+    torch.manual_seed(0)
+    reference = GPTNeoXForCausalLM(config).eval()
+    reference.save_pretrained(tmp_path / "step1000")
+    checkpoints = load_revisions(tmp_path)
+    assert checkpoints.model.n_parameters == 14_067_712
+    ids = torch.randint(50304, (4, 25))
+    with torch.no_grad():
+        expected = reference(ids[:, :-1]).logits
+    torch.testing.assert_close(logits_at(checkpoints, 0, ids[:, :-1]), expected, rtol=1e-4, atol=1e-5)
+    draws = sample_tokens(
+        token_samples(ids), checkpoints, tmp_path / "draws", SGLD(1e-6, 256.0, 1000.0), chains=1, draws=2, batch_size=2
+    )
+    losses = torch.nn.functional.cross_entropy(expected.mT, ids[:, 1:], reduction="none")
+    np.testing.assert_allclose(draws.at(1000)[0][0], losses.ravel(), rtol=1e-4)
+    assert (draws.at(1000)[0][1] != draws.at(1000)[0][0]).all()
+
+
+@pytest.mark.slow
+def test_workers_of_a_dask_cluster_read_checkpoints_by_path(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    settings = {"sampler": SGLD(1e-5, 10.0, 100.0), "chains": 2, "draws": 3, "batch_size": 2}
+    expected = sample_tokens(token_samples(IDS), load_revisions(folder), tmp_path / "here", **settings).to_xarray()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the cluster's own start and end
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        with cluster, distributed.Client(cluster) as client:
+            found = sample_tokens(
+                token_samples(IDS),
+                load_revisions(folder),
+                tmp_path / "there",
+                executor=client.get_executor(),
+                **settings,
+            )
+    np.testing.assert_array_equal(found.to_xarray(), expected)
 
 
 def test_a_tokenizer_fits_the_model_or_is_refused(folder):

@@ -1,6 +1,7 @@
 """Sampling per token against exact posteriors, other executors, and itself after an interruption."""
 
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,6 +28,7 @@ from numerics import (
     token_samples,
 )
 from numerics.errors import StoreMismatch
+from numerics.threads import one_thread
 from theory import bigram_covariance
 
 RNG = np.random.default_rng(0)
@@ -144,13 +146,49 @@ def test_other_calls_and_other_weights_are_refused(tmp_path):
         TokenDraws.open(tmp_path)
 
 
-def test_a_chain_that_diverges_is_named_and_others_stay(tmp_path):
-    # Token 4 is never used: its row has no gradient, so that a tiny stability constant makes huge steps.
+def test_a_chain_that_diverges_is_named_and_others_stay(tmp_path, monkeypatch):
+    # Token 4 is never used: its row has no gradient, so that the stability constant alone stands below the step.
     corpus = token_samples(RNG.integers(4, size=(30, 9)))
-    sampler = RMSPropSGLD(step_size=1e-3, n_beta=50.0, localization=100.0, stability=1e-6, decay=0.5)
-    with pytest.warns(StepSizeWarning), pytest.raises(SamplerDiverged, match=r"chain 0 at epoch 0 diverged.*stability"):
-        sample_tokens(corpus, bigrams(), tmp_path, sampler, recorded=ASKED, chains=1, draws=200, batch_size=4)
-    assert not (tmp_path / "epoch-0" / "chain-0.npy").exists()
+    sampler = RMSPropSGLD(step_size=1e-3, n_beta=50.0, localization=100.0, stability=1e-4, initial_square=0.0)
+    settings = {"recorded": ASKED, "chains": 1, "draws": 60, "batch_size": 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StepSizeWarning)  # which says that it may diverge
+        with pytest.raises(SamplerDiverged, match=r"chain 0 at epoch 0 diverged.*rarely used weights.*stability"):
+            sample_tokens(corpus, bigrams(), tmp_path / "a", sampler, **settings)
+    assert not (tmp_path / "a" / "epoch-0" / "chain-0.npy").exists()
+    run = token_sampling._chain
+
+    def second_diverges(task, start, kept):
+        run(task, torch.full_like(start, torch.nan) if task.chain == 1 else start, kept)
+
+    monkeypatch.setattr(token_sampling, "_chain", second_diverges)
+    settings |= {"chains": 2, "draws": 3}
+    with pytest.raises(SamplerDiverged, match="chain 1 at epoch 0 diverged: a token's loss at draw 0"):
+        sample_tokens(corpus, bigrams(), tmp_path / "b", MILD, **settings)
+    monkeypatch.undo()
+    first = np.load(tmp_path / "b" / "epoch-0" / "chain-0.npy")
+    done = []
+    found = sample_tokens(corpus, bigrams(), tmp_path / "b", MILD, progress=done.append, **settings)
+    np.testing.assert_array_equal(found.at(0)[0], first.reshape(3, -1))
+    assert done[0] == 1, "the chain that was finished is not run again"
+
+
+def test_a_flat_loss_has_no_curvature_and_one_that_is_not_finite_is_named(tmp_path, monkeypatch):
+    sure = torch.full((5, 5), -500.0)
+    sure[:, 0] = 500.0
+    checkpoints = ModuleCheckpoints(np.array([3.0]), bigrams().model, sure.reshape(1, -1))
+    corpus = token_samples(np.zeros((4, 6), dtype=int))
+    draws = sample_tokens(corpus, checkpoints, tmp_path / "flat", MILD, chains=1, draws=2)
+    assert (draws.at(3)[0] == 0).all()
+    lost = ModuleCheckpoints(np.array([3.0]), bigrams().model, 3e38 * sure.reshape(1, -1).sign())
+    with pytest.raises(SamplerDiverged, match="at epoch 3 diverged: a token's loss at draw 0 is not finite"):
+        sample_tokens(CORPUS, lost, tmp_path / "lost", MILD, chains=1, draws=2)
+    slope = token_sampling.LiveModel.curvature_product
+    monkeypatch.setattr(
+        token_sampling.LiveModel, "curvature_product", lambda *data: lambda v: torch.nan * slope(*data)(v)
+    )
+    with pytest.raises(ValueError, match="the loss or its curvature is not finite at epoch 3"):
+        sample_tokens(corpus, checkpoints, tmp_path / "broken", MILD, chains=1, draws=2)
 
 
 @pytest.mark.parametrize(
@@ -185,18 +223,18 @@ def test_arrays_in_memory_are_read_like_files():
 
 
 def test_recording_costs_what_the_bare_loop_costs(tmp_path):
-    """Gradient and recording by hand, in the same process: no more than 1.15 times (1.3 on a shared machine)."""
+    """Gradient and recording by hand, in the same process and in turn: 1.15 times is the bar, by the median round."""
     config = TransformerConfig()
     model = TorchModel(CausalTransformer(config), next_token_loss)
     checkpoints = ModuleCheckpoints(np.array([0.0]), model, model.initial()[None])
     corpus = token_samples(RNG.integers(256, size=(64, 65)))
-    asked = token_samples(RNG.integers(256, size=(8, 64)))
+    asked = token_samples(RNG.integers(256, size=(8, 65)))
     sampler = SGLD(step_size=1e-4, n_beta=1024.0, localization=5000.0)
+    module = CausalTransformer(config)
+    anchor = [p.detach().clone() for p in module.parameters()]
 
     def bare(draws):
-        module = CausalTransformer(config)
-        anchor = [p.detach().clone() for p in module.parameters()]
-        kept = np.empty((draws, 8, 63), np.float32)
+        kept = np.empty((draws, 8, 64), np.float32)
         for k in range(draws):
             with torch.no_grad():
                 kept[k] = next_token_loss(module(asked.inputs), asked.targets).numpy()
@@ -207,22 +245,33 @@ def test_recording_costs_what_the_bare_loop_costs(tmp_path):
                 for p, g, a in zip(module.parameters(), gradients, anchor, strict=True):
                     p += -0.5e-4 * (1024 * g + 5000 * (p - a)) + 1e-2 * torch.randn_like(p)
 
+    # The step check and the files come once a checkpoint, not once a draw: the chain itself is timed.
+    seconds, run_chain = [], token_sampling._chain
+
+    def timed(*arguments):
+        start = time.process_time()
+        run_chain(*arguments)
+        seconds.append(time.process_time() - start)
+
     ratios = []
-    for k in range(3):
-        start = time.process_time()
-        bare(60)
-        by_hand = time.process_time() - start
-        sample_tokens(
-            corpus, checkpoints, tmp_path / f"{k}-0", sampler, recorded=asked, chains=1, draws=1, batch_size=8
-        )
-        start = time.process_time()
-        sample_tokens(
-            corpus, checkpoints, tmp_path / f"{k}-1", sampler, recorded=asked, chains=1, draws=1, batch_size=8
-        )
-        overhead = time.process_time() - start  # of the step check and the files, once a checkpoint
-        start = time.process_time()
-        sample_tokens(
-            corpus, checkpoints, tmp_path / f"{k}-2", sampler, recorded=asked, chains=1, draws=61, batch_size=8
-        )
-        ratios.append((time.process_time() - start - overhead) / by_hand)
-    assert min(ratios) < 1.3
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.setattr(token_sampling, "_chain", timed)
+        for k in range(10):
+            start = time.process_time()
+            bare(15)
+            by_hand = time.process_time() - start
+            sample_tokens(
+                corpus,
+                checkpoints,
+                tmp_path / str(k),
+                sampler,
+                recorded=asked,
+                chains=1,
+                draws=15,
+                batch_size=8,
+                seed=k,
+            )
+            ratios.append(seconds[-1] / by_hand)
+    # Here every signature is checked at every call, which costs ours, of more calls, a tenth; and where others share
+    # the cores a round strays by a tenth and more, the median of ten by a twentieth.
+    assert np.median(ratios) < 1.15 + 0.1 + 0.05, ratios
