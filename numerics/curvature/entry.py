@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from math import prod
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +24,7 @@ from numerics.models.promise import check_own_losses
 from numerics.models.samples import Samples
 from numerics.models.slopes import check_gradients
 from numerics.models.trees import leaves
+from theory import checks
 
 __all__ = ["AGREEMENT", "derivatives_of", "few"]
 
@@ -58,6 +60,10 @@ def derivatives_of(
         If no way works; the sentence names the module and what to do.
     WrongDerivative
         If differences of the losses contradict the gradient.
+    TypeError
+        If one of the three is something else.
+    ValueError
+        If the weights are not a finite vector with a number for every weight of the model.
 
     Examples
     --------
@@ -65,6 +71,16 @@ def derivatives_of(
     >>> derivatives_of(model, model.initial(), Samples(torch.ones(3, 4, 2), torch.ones(3, 1)), "hessian").engine.name
     'gradients by loop, products by vmap'
     """
+    checks.instance("model", model, TorchModel, made_by="TorchModel(module, loss)")
+    checks.instance("samples", samples, Samples, made_by="Samples(inputs, targets)")
+    checks.instance("weights", weights, torch.Tensor, made_by="model.initial() or checkpoints.weights_at(t)")
+    count = sum(prod(shape) for shape in model.shapes.values())
+    if weights.shape != (count,):
+        raise ValueError(
+            f"weights have shape {tuple(weights.shape)}, but the model has {count} of them; give a vector of as many."
+        )
+    if not torch.isfinite(weights).all():
+        raise ValueError("weights hold a number that is not finite; curvature is not defined there.")
     kind = (curvature, *((n, leaf.shape[1:], leaf.dtype) for n, leaf in leaves("", (samples.inputs, samples.targets))))
     known = _KNOWN.setdefault(model, {})
     if kind not in known:

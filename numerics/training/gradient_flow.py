@@ -62,10 +62,16 @@ def gradient_flow(
     """
     for name, value in (("epochs", epochs), ("w1", w1), ("w2", w2), ("weights", weights)):
         refuse_masked(name, value)
-    epochs = checks.times("epochs", np.atleast_1d(np.asarray(epochs)))
+    checks.instance("dataset", dataset, Dataset, made_by="theory.Dataset or hierarchical_dataset()")
+    epochs = checks.increasing("epochs", np.atleast_1d(checks.plain("epochs", epochs)))
     first = checks.matrix("w1", w1, (None, dataset.n_inputs))
     second = checks.matrix("w2", w2, (dataset.n_outputs, len(first)))
     tau = checks.positive("tau", tau)
+    tolerance = checks.positive(
+        "tolerance", tolerance
+    )  # the integrator would try for ever to keep one that is no number
+    if tolerance >= 1:
+        raise ValueError(f"tolerance is relative and must be below 1, but {tolerance:g} was given.")
     beta = np.ones(len(dataset)) if weights is None else checks.array("weights", weights, ndim=1)
     if beta.shape != (len(dataset),):
         raise ValueError(f"weights has shape {beta.shape}, but the data set has {len(dataset)} samples.")
