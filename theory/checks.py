@@ -161,8 +161,8 @@ def told_apart(*values: float) -> tuple[str, ...]:
     return printed
 
 
-def instance(name: str, value: object, kind: type[T], *, made_by: str) -> T:
-    """Return `value` if it is a `kind`, which is `made_by` what the sentence tells.
+def instance(name: str, value: object, kind: type[T] | tuple[type[T], ...], *, made_by: str) -> T:
+    """Return `value` if it is a `kind`, or one of several, which is `made_by` what the sentence tells.
 
     Examples
     --------
@@ -172,7 +172,8 @@ def instance(name: str, value: object, kind: type[T], *, made_by: str) -> T:
     TypeError: law must be a dict, made by dict(), but float was given.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, made by {made_by}, but {type(value).__name__} was given.")
+        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{name} must be a {kinds}, made by {made_by}, but {type(value).__name__} was given.")
     return value
 
 

@@ -35,6 +35,7 @@ from numerics.curvature.matrix_free_influence import matrix_free_influence
 from numerics.curvature.module_problem import ModuleProblem
 from numerics.errors import IndefiniteCurvature
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.given import check_checkpoints, check_data
 from numerics.models.linear import Checkpoints, linear_as_module
 from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Parts, Samples
@@ -81,6 +82,8 @@ def gradient_kernel(
     >>> bool((gradient_kernel(hierarchical_dataset(), run.checkpoints).sel(source="dog", query="dog") > 0).all())
     True
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     found = parts_of(dataset, sources) if isinstance(sources, Parts) else source_positions(dataset, sources)
     attrs = {"estimator": "gradient kernel"}
     asked: Any
@@ -196,6 +199,8 @@ def hessian_influence(
     >>> bool(result["influence"].sel(damping=10.0, epoch=1500, source="dog", query="cat") < 0)
     True
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     constants = Damping.of(damping, relative_damping)
     request = InfluenceRequest.of("hessian", dataset, sources, queries, weights, constants, progress)
     _check_method(method)
@@ -260,6 +265,8 @@ def gauss_newton_influence(
     >>> bool(result["influence"].sel(damping=0.1, epoch=1500, source="dog", query="dog") < 0)
     True
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     constants = Damping.of(damping, relative_damping)
     request = InfluenceRequest.of("gauss-newton", dataset, sources, queries, weights, constants, progress)
     _check_method(method)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from numerics.curvature.classical_influence import gradient_kernel
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.given import check_checkpoints, check_data
 from numerics.models.linear import Checkpoints
 from numerics.models.queries import Asked
 from numerics.models.samples import Parts, Samples
@@ -73,6 +74,8 @@ def tracin(
     >>> bool(abs(traced.sel(query="cat")[-1].sum() / change - 1) < 0.01)
     True
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     checks.choice("rule", rule, ("left", "trapezoid"))
     rates = checks.nonnegative("lr", lr)
     if rates.shape not in ((), (len(checkpoints),)):

@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from numerics.curvature.memory import refuse_too_large
+from numerics.models.given import check_checkpoints, check_data
 from numerics.models.samples import Parts, Samples
 from numerics.sampling.block_moments import BlockMoments
 from numerics.sampling.chains import run_chains
@@ -121,6 +122,8 @@ def bayesian_influence(
     >>> bool(bif["influence"].sel(epoch=1500, source="dog", query="cat") < 0)
     True
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     first = dataset if sources is None else sources
     for data in (first, queries):
         if isinstance(data, (Dataset, Samples, Parts)):

@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.given import check_checkpoints, check_data
 from numerics.models.linear import Checkpoints
 from numerics.models.samples import Parts, Samples
 from numerics.models.slopes import check_gradients
@@ -25,6 +26,7 @@ from numerics.sampling.plan import ChainPlan, Data, Items, Observable, Recorded,
 from numerics.sampling.samplers import RMSPropSGLD, Sampler
 from numerics.sampling.settings import ChainSettings
 from numerics.sampling.stability import check_steps
+from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
@@ -144,13 +146,17 @@ def make_plan(
     settings: ChainSettings,
 ) -> ChainPlan:
     """Put the arguments of a call to a sampler together, refusing what does not fit."""
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     for items in (dataset, *recorded.groups):
         check_items(items, checkpoints)
     if isinstance(checkpoints, ModuleCheckpoints):
         check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), Samples.of(dataset), all_move=True)
     if sampler is None:
         sampler = RMSPropSGLD()
-    samplers = (sampler,) if isinstance(sampler, Sampler) else tuple(sampler)
+    samplers = tuple(sampler) if isinstance(sampler, Sequence) else (sampler,)
+    for one in samplers:
+        checks.instance("sampler", one, Sampler, made_by="SGLD(...), RMSPropSGLD(...) or MALA(...)")
     _check_samplers(samplers, settings.burn_in, settings.batch_size)
     beta = settings.sample_weights(len(dataset))
     if settings.batch_size is not None and settings.batch_size > len(dataset):

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from numerics.devices import usable_device
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.given import check_data, check_model_given
 from numerics.models.linear import Checkpoints
 from numerics.models.queries import Queries
 from numerics.models.samples import Samples
@@ -35,6 +36,7 @@ __all__ = [
     "Step",
     "TrainingConfig",
     "batch_order",
+    "check_training",
     "copied",
     "distinct_seeds",
     "joined",
@@ -263,6 +265,28 @@ class Descent(ABC):
     @abstractmethod
     def threads(self) -> AbstractContextManager[None]:
         """Return the context in which to step."""
+
+
+def check_training(dataset: object, config: object, model: object) -> None:
+    """Refuse a data set, settings or a model that are something else, before anything of them is used.
+
+    Raises
+    ------
+    TypeError
+        If one is.
+
+    Examples
+    --------
+    >>> from theory.hierarchy import hierarchical_dataset
+    >>> check_training(hierarchical_dataset(), 200, None)
+    Traceback (most recent call last):
+    ...
+    TypeError: config must be a TrainingConfig, made by TrainingConfig(...), but int was given.
+    """
+    check_data(dataset)
+    check_model_given(model)
+    if config is not None:
+        checks.instance("config", config, TrainingConfig, made_by="TrainingConfig(...)")
 
 
 def repeated(state: State, times: int) -> State:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Parts, Samples
-from numerics.training.descent import TrainingConfig
+from numerics.training.descent import TrainingConfig, check_training
 from numerics.training.own_training import Fit
 from numerics.training.part_weights import PartWeights, part_positions, refuse_without_model
 from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
@@ -134,6 +134,7 @@ def leave_one_out(
     >>> leave_one_out(numbers, fit=fit, store=tempfile.mkdtemp()).sel(source="c").values
     array([[ 3.75,  0.75, -11.25]])
     """
+    check_training(dataset, config, model)
     refuse_without_model(model, fit, sources)
     if isinstance(sources, Parts):
         parts = PartWeights.of(dataset, sources)
@@ -189,6 +190,7 @@ def leave_group_out(
     >>> leave_group_out(hierarchical_dataset(), kinds, TrainingConfig(epochs=200)).sizes
     Frozen({'epoch': 3, 'source': 2, 'query': 8})
     """
+    check_training(dataset, config, model)
     if not groups:
         raise ValueError("groups is empty; name at least one group of samples.")
     members = {name: source_names(dataset, group, f"group {name!r}") for name, group in groups.items()}

@@ -25,7 +25,7 @@ from numerics.models.module import TorchModel
 from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Samples
 from numerics.stores import ResultStore
-from numerics.training.descent import TrainingConfig, distinct_seeds
+from numerics.training.descent import TrainingConfig, check_training, distinct_seeds
 from numerics.training.initial import initial_weights_of, warn_if_trained
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
@@ -115,6 +115,7 @@ class Problem:
     parts: PartWeights | None = None  # if weights are those of parts
 
     def __post_init__(self) -> None:
+        check_training(self.dataset, self.config, self.model)
         object.__setattr__(self, "queries", Queries.of(self.queries, self.dataset))
         if self.seeds is not None:
             object.__setattr__(self, "seeds", distinct_seeds(self.seeds))

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Samples
-from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
+from numerics.training.descent import Descent, State, TrainingConfig, check_training, copied, joined, repeated
 from numerics.training.initial import warn_if_trained
 from numerics.training.own_training import Fit
 from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
@@ -84,6 +84,7 @@ def timed_ablation(
     >>> timed_ablation(hierarchical_dataset(), TrainingConfig(epochs=600), window=50).epoch.values
     array([  0, 200, 400])
     """
+    check_training(dataset, config, model)
     epsilon = weight_change(epsilon)
     window = checks.integer("window", window, at_least=1)
     every = checks.integer("every", every, at_least=1)

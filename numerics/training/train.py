@@ -29,7 +29,7 @@ from numerics.models.linear import Checkpoints
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Samples
-from numerics.training.descent import Descent, State, TrainingConfig, copied, joined, repeated
+from numerics.training.descent import Descent, State, TrainingConfig, check_training, copied, joined, repeated
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.module_descent import ModuleDescent
 from theory import checks
@@ -147,6 +147,7 @@ def train(
     >>> train(samples, TrainingConfig(epochs=100), model=model, weights=seen).checkpoints.weights.shape
     torch.Size([2, 10])
     """
+    check_training(dataset, config, model)
     config = config or TrainingConfig()
     descent = descent_of(dataset, config, queries=queries, model=model, initial=initial, w1=w1, w2=w2)
     beta = np.ones(len(dataset)) if weights is None else sample_weights("weights", weights, len(dataset), config)

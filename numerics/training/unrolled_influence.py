@@ -24,7 +24,7 @@ from numerics.curvature.influence_request import plain_labels, with_parts
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Parts, Samples
-from numerics.training.descent import Descent, State, Step, TrainingConfig, copied
+from numerics.training.descent import Descent, State, Step, TrainingConfig, check_training, copied
 from numerics.training.initial import warn_if_trained
 from numerics.training.linear_descent import LinearDescent
 from numerics.training.linearised_descent import LinearisedDescent, LinearisedLinear, LinearisedModule
@@ -115,6 +115,7 @@ def unrolled_influence(
     >>> bool(abs(parts.sum("exposure") - influence).max() < 1e-12)
     True
     """
+    check_training(dataset, config, model)
     config = config or TrainingConfig()
     if model is not None and initial is None:
         warn_if_trained(model, Samples.of(dataset))
