@@ -28,6 +28,7 @@ __all__ = [
     "aligned_derivative",
     "brief_ablation_bounds",
     "coupling_bounds",
+    "decoupled_weights",
     "derivative_bounds",
     "retraining_bounds",
     "sampling_bounds",
@@ -179,13 +180,30 @@ def brief_ablation_bounds(experiment: Experiment) -> Bounds:
     return _deterministic(reference, error, floor, _late(experiment), why)
 
 
-def _derivative(experiment: Experiment) -> xr.DataArray:
-    """Return the derivative of retraining from weights that carry every mode in a hidden direction of its own."""
+def decoupled_weights(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
+    """Return W_1 and W_2 that carry every mode in a hidden direction of its own, with the run's initial strengths.
+
+    Examples
+    --------
+    >>> from numerics import TrainingConfig
+    >>> from theory import hierarchical_dataset
+    >>> from validation import Settings
+    >>> tree = Experiment(hierarchical_dataset(), Settings(training=TrainingConfig(epochs=300)))
+    >>> w1, w2 = decoupled_weights(tree)
+    >>> bool(np.allclose(w2 @ w1, (tree.modes.left * tree.modes.initial_strengths) @ tree.modes.right.T))
+    True
+    """
     modes, training = experiment.modes, experiment.settings.training
     carried = np.sqrt(modes.initial_strengths)[:, None]
     w1 = np.zeros((training.hidden, modes.right.shape[0]))
     w2 = np.zeros((modes.left.shape[0], training.hidden))
     w1[: len(carried)], w2[:, : len(carried)] = carried * modes.right.T, (modes.left.T * carried).T
+    return w1, w2
+
+
+def _derivative(experiment: Experiment) -> xr.DataArray:
+    """Return the derivative of retraining from weights that carry every mode in a hidden direction of its own."""
+    training, (w1, w2) = experiment.settings.training, decoupled_weights(experiment)
     up, down = (leave_one_out(experiment.dataset, training, epsilon=e, w1=w1, w2=w2) for e in (1e-3, -1e-3))
     return (up + down) / 2
 
