@@ -58,6 +58,7 @@ def test_a_sweep_killed_with_all_its_threads_goes_on_where_it_was(tmp_path):
     assert found[0].identical(found[1])
 
 
+@pytest.mark.slow  # a dozen processes
 def test_figures_killed_at_any_time_leave_whole_files(tmp_path):
     """Kill -9 when the first result is kept; what stands in the folder is whole, and the rerun ends well."""
     command = [sys.executable, "-m", "paper_figs", "3", "--quick", "--out", str(tmp_path)]
@@ -93,6 +94,7 @@ class Squared:
         return squared(x, self.folder)
 
 
+@pytest.mark.slow  # two clusters
 @pytest.mark.filterwarnings("ignore")
 def test_a_dask_worker_that_is_lost_once_costs_nothing_and_a_task_that_kills_all_ends_in_our_sentence(tmp_path):
     distributed = pytest.importorskip("distributed")

@@ -210,7 +210,8 @@ def test_figure_e4_draws_the_limit_and_what_was_measured(results, drawn, has_lin
     assert has_line(quadratic, shown["fine_stability"], shown["fine_limit"])
     for decay in shown["decay"].values:
         assert has_line(quadratic, shown["stability"], shown["algorithm_1"].sel(decay=decay))
-    assert has_line(toy, shown["stability"], shown["toy_frozen"])
+    # moved aside by four per cent, so that points that coincide are seen
+    assert has_line(toy, 1.04 * shown["stability"], shown["toy_frozen"])
 
 
 def test_figure_e5_draws_every_case_twice(results, drawn):

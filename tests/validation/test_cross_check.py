@@ -62,6 +62,7 @@ def check_strongest(extremes, data):
     assert min(sizes) == pytest.approx(np.sort(others[np.isfinite(others)])[-12], rel=1e-12)
 
 
+@pytest.mark.slow  # a whole cross-check, 20 s
 def test_the_matrix_holds_on_data_that_is_no_tree():
     data = random_data()
     seen = []

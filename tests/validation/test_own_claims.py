@@ -117,7 +117,7 @@ def test_the_command_runs_own_claims_on_own_data(tmp_path, monkeypatch):
     assert document["claims"][0]["noticed"] == ["the kernel times -1"]
     assert document["notes"][0].startswith("2 samples from own.npz")
     page = (tmp_path / "out" / "validation.html").read_text()
-    assert "Planted faults that it notices: the kernel times -1." in page
+    assert "<dt>planted faults noticed</dt><dd>the kernel times -1</dd>" in page
     assert "2 samples from own.npz" in page
     assert "own-kernel" in " ".join(result.output.split())
 

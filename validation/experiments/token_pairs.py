@@ -54,7 +54,7 @@ def measured_noise(draws: TokenDraws, epoch: float, tokens: Int[np.ndarray, " k"
     --------
     >>> from numerics import as_token_draws
     >>> noise = np.random.default_rng(0).normal(size=(1, 8, 50, 1, 40))
-    >>> round(measured_noise(as_token_draws(noise), 0.0, np.arange(40), 50) * np.sqrt(4 * 50 - 1), 1)
+    >>> round(measured_noise(as_token_draws(noise), 0.0, np.arange(40), 50) * (4 * 50 - 1) ** 0.5, 1)
     1.0
     """
     chains = [np.asarray(chain[:length, tokens], dtype=np.float64) for chain in draws.at(epoch)]

@@ -58,7 +58,7 @@ def growth(script):
     return float(done.stdout.split()[-1])
 
 
-@pytest.mark.parametrize("method", ["dense", "matrix-free"])
+@pytest.mark.parametrize("method", ["dense", pytest.param("matrix-free", marks=pytest.mark.slow)])
 def test_outputs_that_are_images_have_no_dense_curvature(method):
     """A dense Hessian of 6400 outputs takes 312 MiB a sample; 64 MiB are allowed here, and 3 x that is the bound.
 

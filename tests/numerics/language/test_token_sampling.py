@@ -60,6 +60,7 @@ def test_the_first_draw_is_the_checkpoint(tmp_path):
     assert "-n_beta / (N J)" in draws.attrs["convention"]
 
 
+@pytest.mark.slow  # 13 s of chains
 def test_bigrams_have_their_exact_covariance(tmp_path):
     """Strong localization makes the posterior Gaussian and the losses linear; other contexts do not correlate."""
     checkpoints, (n_beta, gamma) = bigrams((0,)), (200.0, 2000.0)
@@ -222,6 +223,7 @@ def test_arrays_in_memory_are_read_like_files():
         as_token_draws(values[0])
 
 
+@pytest.mark.slow  # it times half a minute, on a machine that has nothing else to do
 def test_recording_costs_what_the_bare_loop_costs(tmp_path):
     """Gradient and recording by hand, in the same process and in turn: 1.15 times is the bar, by the median round."""
     config = TransformerConfig()

@@ -172,7 +172,7 @@ def test_parts_are_recorded_beside_samples():
         np.testing.assert_allclose(found.sel(sample_name=name).mean("sample_part"), whole[..., i], rtol=1e-11)
 
 
-@pytest.mark.parametrize("numbers", [2**27, 40])
+@pytest.mark.parametrize("numbers", [2**27, pytest.param(40, marks=pytest.mark.slow)])
 def test_influence_of_parts(numbers, monkeypatch):
     """Covariances of what `sample` records, times -n_beta / (N k_i); parts of one sample sum to its influence."""
     checkpoints, samples, parts = tokens()

@@ -133,6 +133,7 @@ def test_influence_is_the_derivative_of_the_expected_loss():
     assert np.all(error < bound)
 
 
+@pytest.mark.slow  # 13 s of chains
 def test_metropolis_adjusted_chains_sample_a_curved_density():
     """W = w2 w1 in two dimensions, whose posterior bends along w1 w2 = const, against quadrature."""
     data = Dataset(np.array([[1.0], [0.5]]), np.array([[1.2], [-0.4]]))

@@ -39,6 +39,7 @@ def test_no_gaussian_limit_exists():
     assert N_BETA * lowest + PULL < 0
 
 
+@pytest.mark.slow  # 11 s of chains
 def test_chains_have_the_exact_influence_of_a_sample_left_out_too():
     for weights in (None, (1.0, 1.0, 0.0)):
         sampled = sampled_influence(weights=weights)
