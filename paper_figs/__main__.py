@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from numerics.threads import one_thread
 from paper_figs.cache import ResultCache
 from paper_figs.progress import ProgressBars
 from paper_figs.registry import FIGURES, find_figures, save_figure
@@ -45,7 +46,7 @@ def main(
         raise typer.Exit(2) from None
     cache = ResultCache(out / ".results", lambda note: console.print(f"[yellow]{note}[/]", soft_wrap=True))
     written = 0
-    with ProgressBars(console, len(chosen)) as bars:
+    with one_thread(), ProgressBars(console, len(chosen)) as bars:
         results = Results(settings, cache, bars)
         try:
             for figure in chosen:

@@ -55,6 +55,7 @@ EXPORTING = {"claims", "page", "symbolic"}
 
 # What figures may take from below validation, and why: nothing that trains, samples, estimates or solves.
 TAKEN_BY_FIGURES = {
+    "numerics.threads.one_thread": "how many threads there are; it computes nothing",
     "numerics.stores.write_whole": "how a file is written whole or not at all; it computes nothing",
     "numerics.TrainingConfig": "settings of descent, which the settings of all figures contain; it trains nothing",
     "theory.tree_distance": "how far apart two leaves stand, by which lines are averaged and numbered",

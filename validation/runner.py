@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from numerics.threads import one_thread
 from validation.experiments.base import Experiment, Settings
 from validation.pairs import MEASURES, Measure, Pair, PairResult, compare, correlations
 from validation.registry import Claim, ClaimResult, Verdict, run_claim
@@ -70,6 +71,7 @@ class Ledger:
         return Verdict.INCONCLUSIVE in self.verdicts
 
 
+@one_thread()
 def run_ledger(
     title: str,
     experiment: Experiment,
@@ -85,7 +87,7 @@ def run_ledger(
     started: Callable[[str], object] = lambda _: None,
     finished: Finished = lambda *_: None,
 ) -> Ledger:
-    """Measure pairs, then claims, then the correlations of all measures.
+    """Measure pairs, then claims, then the correlations of all measures, each process on one thread.
 
     Parameters
     ----------

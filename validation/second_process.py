@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
+from numerics.threads import one_thread
 from validation.experiments.base import Settings
 from validation.experiments.toy import ToyExperiment
 from validation.registry import Claim, ClaimResult, run_claim, select_claims
@@ -102,6 +103,7 @@ class SharedClaims:
             self._finished(self.results[k])
 
 
+@one_thread()
 def _serve(connection: Connection, settings: Settings) -> None:
     """Measure claims by name until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the first one ends this one
