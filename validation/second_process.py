@@ -56,7 +56,8 @@ class SharedClaims:
             # not forked: this process has threads, of torch and of the progress bar
             context = multiprocessing.get_context("spawn")
             self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
+            # no daemon: claims about language models start processes of their own
+            self._process = context.Process(target=_serve, args=(theirs, settings))
             self._process.start()
             theirs.close()
             self._thread = threading.Thread(target=self._hand_over, daemon=True)
