@@ -27,5 +27,7 @@ def usable_device(device: str | torch.device) -> torch.device:
     try:
         torch.zeros(1, device=device).item()  # a number that comes back, which "meta" has none of
         return torch.device(device)
-    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
-        raise ValueError(f'device {str(device)!r} cannot be used; try "cpu". torch says: {error}') from error
+    except (AssertionError, RuntimeError, TypeError) as error:  # torch's ways to say that it is unknown or absent
+        raise ValueError(
+            f'device {str(device)!r} cannot be used; try "cpu". torch says: {str(error).splitlines()[0]}'
+        ) from error

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.given import check_checkpoints, check_data
 from numerics.models.linear import Checkpoints
 from numerics.models.samples import Samples
 from theory import checks
@@ -124,6 +125,8 @@ def hidden_representations(
     >>> hidden_representations(hierarchical_dataset(), run.checkpoints).sizes
     Frozen({'epoch': 3, 'sample': 8, 'unit': 50})
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     if isinstance(checkpoints, Checkpoints):
         if layer is not None:
             raise ValueError(f"a linear network has one hidden layer, but layer={layer!r} was given; leave it out.")

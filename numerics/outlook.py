@@ -139,8 +139,7 @@ def check_model(
     sizes = {"checkpoints": checkpoints, "epochs": epochs, "chains": chains, "draws": draws}
     for name, value in sizes.items():
         checks.integer(name, value, at_least=1)
-    if not isinstance(model, TorchModel):
-        raise TypeError(f"model must be a TorchModel, but {type(model).__name__} was given; wrap the module in one.")
+    checks.instance("model", model, TorchModel, made_by="TorchModel(module, loss)")
     samples = Samples.of(samples)
     weights = model.initial()
     at = ModuleCheckpoints(np.array([0.0, 1.0]), model, torch.stack([weights, weights]))

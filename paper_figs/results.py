@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import TypeVar, cast
 
-import torch
 import xarray as xr
 
 from numerics import TrainingConfig
+from numerics.devices import usable_device
 from paper_figs.cache import ResultCache
 from paper_figs.progress import Reporter
 from validation import ToyExperiment, ToySettings
@@ -74,11 +74,7 @@ class FigureSettings:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # torch's words for a device it does not know or have
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise ValueError(f"device {self.device!r} cannot be used ({reason}); use cpu.") from None
+        usable_device(self.device)
 
     @classmethod
     def seeded(

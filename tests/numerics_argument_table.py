@@ -34,6 +34,9 @@ OPERATOR = numerics.hessian_operator(MODEL, WEIGHTS, SAMPLES)
 IDS = np.arange(8).reshape(2, 4)
 SAMPLING = {"chains": 2, "draws": 8, "burn_in": 0, "thin": 1, "seed": 0}
 SGLD = numerics.SGLD(1e-3, 1.0, 10.0)
+TOKENS = numerics.token_samples(IDS)
+BIGRAM = numerics.TorchModel(numerics.BigramModel(8), numerics.next_token_loss)
+BIGRAMS = numerics.ModuleCheckpoints(np.array([0]), BIGRAM, BIGRAM.initial()[None])
 PLAIN = {"dataset": DATA, "checkpoints": RUN}
 DERIVED = {"model": MODEL, "weights": WEIGHTS, "samples": SAMPLES}
 
@@ -93,6 +96,9 @@ NUMERICS = {
         "tau": 5.0,
         "tolerance": 1e-8,
     },
+    "gradient_cosine": {"samples": TOKENS, "checkpoints": BIGRAMS},
+    "class_gradient_cosine": {"samples": TOKENS, "checkpoints": BIGRAMS, "classes": {"a": np.ones((2, 3), dtype=bool)}},
+    "group_influence": {"draws": DRAWS, "groups": {"g": ["a", "b"]}},
     "gradient_kernel": PLAIN | {"sources": ["a"]},
     "hessian_influence": PLAIN | {"damping": 1.0, "sources": ["a"]},
     "hessian_matrix": DERIVED,
@@ -123,7 +129,6 @@ VALIDATION = {
         "arrays": xr.Dataset({"inputs": (("pet", "p"), np.eye(2)), "targets": (("pet", "o"), np.eye(2))})
     },
     "extremum_epochs": {"influence": LINE},
-    "group_means": {"influence": LINE},
     "peaks": {"influence": LINE},
     "settings_for": {"dataset": DATA, "seed": 0},
     "sign_agreement": {"measures": {"a": LINE, "b": LINE}},
@@ -131,6 +136,20 @@ VALIDATION = {
     "whiten": {"dataset": DATA},
     "without_self": {"influence": LINE},
 }
+
+
+# Functions that the table does not try yet: they need text, folders, a trained language model or another function.
+UNTRIED = {
+    "as_token_draws", "attention_patterns", "branching_epochs", "class_influence", "class_recall", "correct_logit",
+    "cut_documents", "half_squared_error", "head_scores", "induction_scores", "load_revisions", "load_tokenizer",
+    "log_odds", "margin", "next_token_loss", "over_checkpoints", "per_sample_losses", "pretrain", "python_documents",
+    "sample_tokens", "sweep", "text_classes", "text_documents", "token_influence", "token_sequences", "top_influences",
+    "train_tokenizer",
+    "all_claims", "claim", "compare", "correlations", "cross_check", "curves", "dataset_of", "epoch_runs",
+    "group_means", "load_claims", "load_dataset", "numerics",
+    "planted_fault", "read_dataset", "retraining", "run_claim", "run_ledger",
+    "save_dataset", "select_claims", "strongest_influences", "theory",
+}  # fmt: skip
 
 
 def bad_values(good):
@@ -176,6 +195,10 @@ LIBRARY_WORDS = (
 )
 
 
+# A list of numbers where one is as good.
+ALSO_GOOD = {(name, "damping", "list") for name in ("damped_solve", "gauss_newton_influence", "hessian_influence")}
+
+
 def complaint(function, argument, call):
     """Return what is amiss with how a bad call is answered, or None."""
     try:
@@ -207,6 +230,8 @@ def main():
                 continue
             for argument, value in good.items():
                 for wrong, bad in bad_values(value):
+                    if (name, argument, wrong) in ALSO_GOOD:
+                        continue
                     if (found := complaint(function, argument, good | {argument: bad})) is not None:
                         amiss[f"{name}({argument}: {wrong})"] = found
     json.dump(amiss, sys.stdout, indent=1)

@@ -55,6 +55,7 @@ EXPORTING = {"claims", "page", "symbolic"}
 
 # What figures may take from below validation, and why: nothing that trains, samples, estimates or solves.
 TAKEN_BY_FIGURES = {
+    "numerics.devices.usable_device": "whether there is such a device; it computes nothing",
     "numerics.threads.one_thread": "how many threads there are; it computes nothing",
     "numerics.stores.write_whole": "how a file is written whole or not at all; it computes nothing",
     "numerics.TrainingConfig": "settings of descent, which the settings of all figures contain; it trains nothing",

@@ -254,6 +254,35 @@ def positive(name: str, value: float) -> float:
     return result
 
 
+def nonnegative_number(name: str, value: object) -> float:
+    """Return the finite scalar `value` as a float, refusing negative numbers.
+
+    Examples
+    --------
+    >>> nonnegative_number("localization", [1.0])
+    Traceback (most recent call last):
+    ...
+    ValueError: localization must have 0 dimension(s), but its shape is (1,).
+    """
+    return float(nonnegative(name, array(name, value, ndim=0)))
+
+
+def share(name: str, value: object, *, below_one: bool = False) -> float:
+    """Return the scalar `value` as a float, refusing what lies outside [0, 1], or [0, 1).
+
+    Examples
+    --------
+    >>> share("decay", 1.0, below_one=True)
+    Traceback (most recent call last):
+    ...
+    ValueError: decay must be in [0, 1), but 1.0 was given.
+    """
+    result = float(array(name, value, ndim=0))
+    if not 0 <= result <= 1 or (below_one and result == 1):
+        raise ValueError(f"{name} must be in [0, 1{')' if below_one else ']'}, but {result} was given.")
+    return result
+
+
 def nonnegative(name: str, value: object) -> Float[np.ndarray, "..."]:
     """Return `value` as a finite float64 array without negative entries.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -123,9 +124,13 @@ class Dataset:
         KeyError
             If no sample has that name; the sentence lists those there are.
         """
-        if name not in self.names:
+        if name not in self._rows:
             raise KeyError(f"no sample is called {name!r}; there are {', '.join(self.names)}.")
-        return self.names.index(name)
+        return self._rows[name]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
     def chosen(self, sources: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
         """Return the names and rows of `sources`, all samples if that is None.

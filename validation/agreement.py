@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from theory import checks
 from validation.trajectory_marks import SIGN_THRESHOLD
 
 __all__ = ["Agreement", "agreement", "extremum_epochs", "without_self"]
@@ -75,12 +76,22 @@ def without_self(influence: xr.DataArray) -> xr.DataArray:
     array([[nan,  1.],
            [ 1., nan]])
     """
+    _refuse_without("influence", influence, "source", "query")
     return influence.where(influence["source"] != influence["query"])
 
 
 def extremum_epochs(influence: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Return the epochs of the strongest help (minimum) and the strongest harm (maximum) of every trajectory."""
+    _refuse_without("influence", influence, "epoch")
     return influence.idxmin("epoch"), influence.idxmax("epoch")
+
+
+def _refuse_without(name: str, given: object, *dims: str) -> None:
+    """Refuse what is no labelled array with these dims."""
+    made_by = "theory.trajectories.trajectory(values, epochs, sources, queries)"
+    array = checks.instance(name, given, xr.DataArray, made_by=made_by)
+    if missing := [dim for dim in dims if dim not in array.indexes]:
+        raise ValueError(f"{name} has no labels along {missing[0]}: its dims are {array.dims}; made by {made_by}.")
 
 
 def agreement(reference: xr.DataArray, measure: xr.DataArray) -> Agreement:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from numerics.stores import whole_file
-from theory import Dataset
+from theory import Dataset, checks
 from validation.archives import read_netcdf, read_npz
 from validation.tables import Columns, DataReading, read_parquet, read_text
 
@@ -167,6 +167,7 @@ def whiten(dataset: Dataset, *, precision: DTypeLike | None = None) -> Dataset:
     >>> bool(abs(whiten(raw).sxx - np.eye(2)).max() < 1e-12)
     True
     """
+    checks.instance("dataset", dataset, Dataset, made_by="theory.Dataset(inputs, targets)")
     n, p = dataset.inputs.shape
     kind = np.dtype(_precision(dataset.inputs) if precision is None else precision)
     if kind.kind != "f":

@@ -13,6 +13,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import xarray as xr
 
+from theory import checks
+
 __all__ = ["SIGN_THRESHOLD", "clear_signs", "epoch_runs", "peaks", "sign_agreement", "sign_flips"]
 
 SIGN_THRESHOLD = 0.02  # a value below this share of its trajectory's largest has no sign worth comparing
@@ -171,6 +173,7 @@ def sign_agreement(
     >>> float(found["share"][0]), found["epoch"].values[found["opposite"][0]]
     (0.5, array([  0, 100]))
     """
+    checks.instance("measures", measures, Mapping, made_by="{name: influence}")
     if len(measures) < 2:
         raise ValueError(f"signs of {len(measures)} measure cannot be compared; give two or more.")
     signs = {name: clear_signs(measure, (errors or {}).get(name)) for name, measure in measures.items()}

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.errors import IndefiniteCurvature
+from numerics.models.given import named_samples
 from numerics.models.queries import Asked, Queries
 from numerics.models.samples import Parts, Samples
 from theory import checks
@@ -228,13 +229,7 @@ def source_positions(dataset: Dataset | Samples, sources: Sequence[str] | None) 
     >>> source_positions(hierarchical_dataset(), ["cat", "dog"])
     array([1, 0])
     """
-    if sources is None:
-        return np.arange(len(dataset))
-    if len(sources) == 0:
-        raise ValueError("sources is empty; name at least one sample, or leave it out for all of them.")
-    if twice := [name for k, name in enumerate(sources) if name in sources[:k]]:
-        raise ValueError(f"sources must be distinct, but {twice[0]!r} stands twice.")
-    return np.array([dataset.index(name) for name in sources])
+    return np.array([dataset.index(name) for name in named_samples(dataset, sources)])
 
 
 def parts_of(dataset: Dataset | Samples, parts: Parts) -> Parts:

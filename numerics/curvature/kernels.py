@@ -15,13 +15,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from threading import Lock
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from numerics.models.attention import elementary_attention
 
 __all__ = ["Elementary", "differentiable"]
 
@@ -99,34 +99,9 @@ def differentiable(module: torch.nn.Module, mode: Elementary | None = None) -> I
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
-        stack.enter_context(_attention.elementary())
+        stack.enter_context(elementary_attention())
         if torch.backends.cudnn.enabled and any(isinstance(m, torch.nn.RNNBase) for m in module.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if mode is not None:
             stack.enter_context(mode)
         yield
-
-
-class _Attention:
-    """torch's one choice of attention kernels for the process: the elementary one while any thread is inside."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._chosen = Lock(), 0, ExitStack()
-
-    @contextmanager
-    def elementary(self) -> Iterator[None]:
-        """Return the context."""
-        with self._lock:
-            if self._inside == 0:
-                self._chosen.enter_context(sdpa_kernel(SDPBackend.MATH))
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._chosen.close()
-
-
-_attention = _Attention()

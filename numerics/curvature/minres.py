@@ -91,6 +91,13 @@ def damped_solve(
     >>> damped_solve(indefinite, torch.ones(1, 3, dtype=torch.float64), [0.5]).values
     tensor([[[-2.0000,  2.0000,  0.2857]]], dtype=torch.float64)
     """
+    checks.instance("operator", operator, LinearOperator, made_by="hessian_operator(...) or aslinearoperator(matrix)")
+    checks.instance("gradients", gradients, torch.Tensor, made_by="sample_gradients(...)")
+    if gradients.ndim != 2 or not len(gradients) or not bool(torch.isfinite(gradients).all()):
+        raise ValueError(
+            f"gradients must be finite numbers of shape (k, d) with k at least 1, but have shape "
+            f"{tuple(gradients.shape)}{'' if gradients.ndim != 2 or not len(gradients) else ' and hold others'}."
+        )
     if gradients.dtype != torch.float64:
         raise TypeError(f"gradients must be float64, but are {gradients.dtype}; convert them by gradients.double().")
     refuse_masked("damping", damping)

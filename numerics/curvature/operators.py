@@ -22,6 +22,7 @@ from numerics.curvature.soundness import sound_product
 from numerics.errors import SolveNotConverged
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
+from theory import checks
 
 __all__ = ["CurvatureOperator", "extreme_eigenvalues", "gauss_newton_operator", "hessian_operator"]
 
@@ -122,6 +123,7 @@ def extreme_eigenvalues(operator: LinearOperator) -> tuple[float, float]:
     >>> round(lowest, 12), round(highest, 12)
     (-1.0, 3.0)
     """
+    checks.instance("operator", operator, LinearOperator, made_by="hessian_operator(...) or aslinearoperator(matrix)")
     size = operator.shape[0]
     if size <= 2 * _SUBSPACE:
         values = np.linalg.eigvalsh(operator @ np.eye(size))

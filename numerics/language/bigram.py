@@ -36,7 +36,7 @@ class BigramModel(torch.nn.Module):
         super().__init__()
         vocabulary = checks.integer("vocabulary", vocabulary, at_least=2)
         generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
-        table = float(checks.nonnegative("sigma", sigma)) * torch.randn(vocabulary, vocabulary, generator=generator)
+        table = checks.nonnegative_number("sigma", sigma) * torch.randn(vocabulary, vocabulary, generator=generator)
         self.table = torch.nn.Parameter(table)
 
     def forward(self, input_ids: Int[torch.Tensor, "n t"]) -> Float[torch.Tensor, "n t v"]:

@@ -24,7 +24,9 @@ from numerics.language.live_model import LiveModel
 from numerics.language.token_groups import count_pairs, membership_matrix, pair_labels, token_places
 from numerics.language.tokens import token_tensors
 from numerics.models.checkpoints import ModuleCheckpoints
+from numerics.models.given import check_tokens_given
 from numerics.models.samples import Samples
+from numerics.models.slopes import check_gradients
 from theory.trajectories import labelled_array
 
 __all__ = ["class_gradient_cosine", "gradient_cosine"]
@@ -80,6 +82,7 @@ def gradient_cosine(
     >>> found["correlation"].values.round(3).tolist()  # after the same token another one; after another token
     [[[1.0, 0.0, -0.5]]]
     """
+    place = _checked(samples, checkpoints, device)
     shape = _shape(samples)
     everything = np.stack(np.unravel_index(np.arange(shape[0] * shape[1]), shape), axis=1)
     rows, columns = (
@@ -93,7 +96,7 @@ def gradient_cosine(
     )
     products, cosine = [], []
     for t in range(len(checkpoints)):
-        gradients = _Gradients(samples, checkpoints, t, dtype, usable_device(device), max_memory)
+        gradients = _Gradients(samples, checkpoints, t, dtype, place, max_memory)
         # The fewer of both are held, as many at once as fit, while the others pass by.
         product = (
             gradients.products(rows, columns) if len(rows) <= len(columns) else gradients.products(columns, rows).T
@@ -153,13 +156,14 @@ def class_gradient_cosine(
     >>> found["correlation"].values.round(3).tolist()
     [[[-0.5, 0.0], [0.0, 0.0]]]
     """
+    place = _checked(samples, checkpoints, device)
     shape = _shape(samples)
     membership = membership_matrix(classes, shape)
     labels = pair_labels(apart, shape)
     pairs, names = count_pairs(membership, labels), list(classes)
     found: dict[str, list[np.ndarray]] = {"correlation": [], "covariance": [], "still": []}
     for t in range(len(checkpoints)):
-        gradients = _Gradients(samples, checkpoints, t, dtype, usable_device(device), max_memory)
+        gradients = _Gradients(samples, checkpoints, t, dtype, place, max_memory)
         cosine, product = gradients.class_sums(membership, labels)
         with np.errstate(invalid="ignore", divide="ignore"):
             found["correlation"].append(cosine / pairs)
@@ -183,7 +187,7 @@ class _Gradients:
         checkpoints: ModuleCheckpoints,
         t: int,
         dtype: torch.dtype,
-        device: str | torch.device,
+        device: torch.device,
         max_memory: int | None,
     ) -> None:
         self._live = LiveModel(checkpoints.model_at(t), checkpoints.weights_at(t).to(device, dtype))
@@ -277,6 +281,14 @@ class _Gradients:
             kept[torch.from_numpy(places)] = found
         for first in range(0, len(ordered), self._together):
             yield ordered[first : first + self._together], kept[first : first + self._together]
+
+
+def _checked(samples: Samples, checkpoints: ModuleCheckpoints, device: str | torch.device) -> torch.device:
+    """Return the device, refusing what is of a wrong kind and gradients that are not those of the losses."""
+    check_tokens_given(samples, checkpoints)
+    place = usable_device(device)
+    check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), samples)
+    return place
 
 
 def _shape(samples: Samples) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from numerics.language.pretraining import logits_of
+from numerics.models.attention import elementary_attention
 from numerics.models.module import TorchModel
 from numerics.models.samples import Samples
 
@@ -108,7 +109,7 @@ class LiveModel:
         >>> live.token_gradients(torch.tensor([0, 1]), torch.tensor([1, 1]), [1])
         tensor([[ 0.0000,  0.0000,  0.5000, -0.5000]])
         """
-        with torch.enable_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        with torch.enable_grad(), elementary_attention():
             losses = self.token_losses(inputs[None], targets[None])[0]
 
             def alone(position: int) -> Float[torch.Tensor, " d"]:
@@ -165,7 +166,7 @@ class LiveModel:
     ) -> Callable[[Float[torch.Tensor, " d"]], Float[torch.Tensor, " d"]]:
         """Return the product of the Hessian of the mean loss with a vector, as a function of the vector."""
         parameters = self._free
-        with torch.enable_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        with torch.enable_grad(), elementary_attention():
             mean = self.token_losses(inputs, targets).mean()
             slopes = torch.autograd.grad(mean, parameters, create_graph=True)
             flat = torch.cat([slope.flatten() for slope in slopes])

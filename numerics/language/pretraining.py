@@ -116,7 +116,7 @@ class PretrainingConfig:
         checks.integer("warm_up", self.warm_up, at_least=0)
         checks.positive("lr", self.lr)
         checks.positive("clip", self.clip)
-        checks.nonnegative("weight_decay", self.weight_decay)
+        checks.nonnegative_number("weight_decay", self.weight_decay)
         checks.choice("schedule", self.schedule, ("constant", "cosine"))
 
     def rate(self, step: int) -> float:

@@ -225,6 +225,8 @@ def chance_recall(sizes: ArrayLike, tokens: int, k: int = 30) -> Float[np.ndarra
     [0.49, 0.51]
     """
     n = np.asarray(sizes, dtype=np.int64)
+    if not n.size:
+        raise ValueError("sizes is empty; give the number of tokens of each class.")
     tokens, k = checks.integer("tokens", tokens, at_least=1), checks.integer("k", k, at_least=1)
     if n.ndim != 1 or (n < 1).any() or n.sum() > tokens or k > tokens:
         raise ValueError(f"classes of {n.tolist()} tokens and {k} neighbours do not fit into {tokens} tokens.")

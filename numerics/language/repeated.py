@@ -81,8 +81,8 @@ def repeated_sequences(
     ValueError: 4 sequences of period 3 that share no token need 12 distinct tokens, but there are 10; ask for ...
     """
     count, period = checks.integer("count", count, at_least=1), checks.integer("period", period, at_least=2)
-    if isinstance(vocabulary, (int, np.integer)):
-        choice = np.arange(checks.integer("vocabulary", int(vocabulary), at_least=1))
+    if np.ndim(vocabulary) == 0:
+        choice = np.arange(checks.integer("vocabulary", vocabulary, at_least=1))  # type: ignore[arg-type]
     else:
         choice = np.unique(np.asarray(vocabulary, dtype=np.int64))
     needed = period if share_tokens else count * period

@@ -110,7 +110,7 @@ def induction_pattern(ids: ArrayLike) -> Bool[np.ndarray, "n j"]:
     [[0, 0, 0, 1, 0, 0, 0]]
     """
     found = np.asarray(ids)
-    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "iu":
+    if found.ndim != 2 or not found.size or found.shape[1] < 2 or found.dtype.kind not in "iu":
         raise ValueError(
             f"ids have shape {found.shape} and dtype {found.dtype}, but whole numbers (sequences, predictions + 1) are "
             "needed."

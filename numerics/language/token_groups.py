@@ -24,6 +24,7 @@ def membership_matrix(classes: Mapping[str, ArrayLike], shape: tuple[int, int]) 
     ...
     ValueError: class 'b' holds no token; leave it out.
     """
+    checks.instance("classes", classes, Mapping, made_by="{name: which tokens belong to it}")
     if not classes:
         raise ValueError("classes names no class; give at least one.")
     rows = []

@@ -30,6 +30,7 @@ from numerics.language.token_draws import TokenDraws, chain_path
 from numerics.language.tokens import token_tensors
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.digest import digest
+from numerics.models.given import check_tokens_given
 from numerics.models.samples import Samples
 from numerics.models.slopes import check_gradients
 from numerics.sampling.samplers import SGLD, Sampler
@@ -129,10 +130,12 @@ def sample_tokens(
     >>> draws.at(0)[0].shape
     (10, 6)
     """
-    check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), corpus, all_move=True)
+    check_tokens_given(corpus, checkpoints)
     sampler = sampler or SGLD()
+    checks.instance("sampler", sampler, Sampler, made_by="SGLD(...) or RMSPropSGLD(...)")
     plan = _plan(corpus, recorded, sampler, chains, draws, burn_in, thin, batch_size, seed, dtype, device)
     shape = _token_shape(plan.recorded)
+    check_gradients(checkpoints.model_at(0), checkpoints.weights_at(0), corpus, all_move=True)
     result = TokenDraws(np.asarray(checkpoints.epochs), plan.chains, plan.draws, shape, plan.attributes(), Path(folder))
     result.save_call(plan.key(checkpoints))
     _check_steps(plan, checkpoints, Path(folder), executor)

@@ -51,6 +51,9 @@ def token_ids(
     ...
     ValueError: token id 300 (sequence 0, position 1) is not in the vocabulary of 256; use the model's own tokenizer.
     """
+    for name, value in (("vocabulary", vocabulary), ("context", context)):
+        if value is not None:
+            checks.integer(name, value, at_least=1)
     found = np.asarray(ids)
     if found.dtype.kind not in "iu":
         raise TypeError(f"token ids must be whole numbers, but they are {found.dtype}.")

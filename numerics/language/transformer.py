@@ -67,7 +67,8 @@ class TransformerConfig:
         checks.positive("rotary_base", self.rotary_base)
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads; use a multiple.")
-        if not 0 <= self.rotary <= 1 or self.rotated % 2:
+        checks.share("rotary", self.rotary)
+        if self.rotated % 2:
             raise ValueError(
                 f"rotary {self.rotary} of heads of {self.width // self.heads} rotates {self.rotated} numbers, but an "
                 "even number no larger than the head is needed."

@@ -26,6 +26,7 @@ from scipy.optimize import minimize_scalar
 from numerics.curvature.linear import hessian, idle_eigenvalues, per_sample_gradients
 from numerics.curvature.module import hessian_matrix, sample_gradients
 from numerics.errors import UnstableStep
+from numerics.models.given import check_checkpoints, check_data
 from numerics.models.linear import Checkpoints, without_idle_units
 from numerics.models.samples import Samples
 from numerics.sampling.plan import Data, Weights
@@ -73,9 +74,11 @@ def gaussian_learning_coefficient(
     >>> round(float(gaussian_learning_coefficient(data, at, n_beta=10.0, localization=10.0)[0]), 4)
     0.495
     """
+    check_data(dataset)
+    check_checkpoints(checkpoints)
     n_beta = checks.positive("n_beta", n_beta)
-    localization = float(checks.nonnegative("localization", localization))
-    step_size = float(checks.nonnegative("step_size", step_size))
+    localization = checks.nonnegative_number("localization", localization)
+    step_size = checks.nonnegative_number("step_size", step_size)
     values = []
     with one_thread():
         for epoch, (slope, curvature) in zip(checkpoints.epochs, _quadratics(dataset, checkpoints), strict=True):

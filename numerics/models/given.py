@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from numerics.models.checkpoints import ModuleCheckpoints
 from numerics.models.linear import Checkpoints
 from numerics.models.module import TorchModel
@@ -9,7 +11,7 @@ from numerics.models.samples import Samples
 from theory import checks
 from theory.hierarchy import Dataset
 
-__all__ = ["check_checkpoints", "check_data", "check_model_given"]
+__all__ = ["check_checkpoints", "check_data", "check_model_given", "check_tokens_given", "named_samples"]
 
 
 def check_data(dataset: object) -> None:
@@ -41,6 +43,44 @@ def check_checkpoints(checkpoints: object) -> None:
     """
     made_by = "train(...).checkpoints or ModuleCheckpoints.load(folder, model)"
     checks.instance("checkpoints", checkpoints, (Checkpoints, ModuleCheckpoints), made_by=made_by)
+
+
+def named_samples(dataset: Dataset | Samples, names: object, label: str = "sources") -> tuple[str, ...]:
+    """Return the names of samples asked for, all if None, refusing none, unknown ones and repetitions.
+
+    Examples
+    --------
+    >>> from theory.hierarchy import hierarchical_dataset
+    >>> named_samples(hierarchical_dataset(), ["cat", "dog"])
+    ('cat', 'dog')
+    >>> named_samples(hierarchical_dataset(), ["cat", "cat"])
+    Traceback (most recent call last):
+    ...
+    ValueError: sources names 'cat' twice; name every sample once.
+    """
+    if names is None:
+        return dataset.names
+    found = checks.names(label, names)
+    if not found:
+        raise ValueError(f"{label} is empty; name at least one sample.")
+    for name, count in Counter(found).items():
+        if count > 1:
+            raise ValueError(f"{label} names {name!r} twice; name every sample once.")
+        dataset.index(name)
+    return found
+
+
+def check_tokens_given(samples: object, checkpoints: object) -> None:
+    """Refuse what is not samples of tokens and checkpoints of a module.
+
+    Raises
+    ------
+    TypeError
+        If one is something else.
+    """
+    checks.instance("samples", samples, Samples, made_by="token_samples(ids)")
+    made_by = "ModuleCheckpoints.load(folder, model)"
+    checks.instance("checkpoints", checkpoints, ModuleCheckpoints, made_by=made_by)
 
 
 def check_model_given(model: object) -> None:

@@ -115,8 +115,9 @@ def initial_weights(
     >>> tuple(w1.shape), tuple(w2.shape)
     ((50, 8), (15, 50))
     """
+    checks.instance("dataset", dataset, Dataset, made_by="theory.Dataset(inputs, targets)")
     hidden = checks.integer("hidden", hidden, at_least=1)
-    sigma = float(checks.nonnegative("sigma", sigma))
+    sigma = checks.nonnegative_number("sigma", sigma)
     generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
     w1 = torch.randn(hidden, dataset.n_inputs, dtype=torch.float64, generator=generator)
     w2 = torch.randn(dataset.n_outputs, hidden, dtype=torch.float64, generator=generator)
@@ -164,6 +165,7 @@ def linear_as_module(checkpoints: Checkpoints) -> ModuleCheckpoints:
     >>> linear_as_module(run).weights.shape
     torch.Size([1, 35])
     """
+    checks.instance("checkpoints", checkpoints, Checkpoints, made_by="train(...).checkpoints")
     model = TorchModel(LinearNetwork(checkpoints.w1[0], checkpoints.w2[0]))
     return ModuleCheckpoints(checkpoints.epochs, model, checkpoints.flat)
 

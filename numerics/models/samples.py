@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from numerics.models.trees import Tree, leaves, mapped, plain
+from theory import checks
 from theory.hierarchy import Dataset
 
 __all__ = ["Parts", "Samples", "refuse_twice"]
@@ -115,6 +116,8 @@ class Samples:
         """Return `data` as samples; the arrays of a `theory.Dataset` become float64 tensors."""
         if isinstance(data, Samples):
             return data
+        made_by = "numerics.Samples(inputs, targets) or theory.Dataset(inputs, targets)"
+        checks.instance("dataset", data, Dataset, made_by=made_by)
         return cls(torch.tensor(data.inputs), torch.tensor(data.targets), data.names)
 
     def __len__(self) -> int:

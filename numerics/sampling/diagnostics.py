@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from theory import checks
 from theory.trajectories import labelled_array
 
 __all__ = ["covariance_diagnostics", "diagnose"]
@@ -138,6 +139,7 @@ def covariance_diagnostics(draws: xr.DataArray) -> xr.Dataset:
 
 
 def _ordered(draws: xr.DataArray) -> xr.DataArray:
+    checks.instance("draws", draws, xr.DataArray, made_by="sample(...)")
     missing = [dim for dim in ("chain", "draw", "sample") if dim not in draws.dims]
     if missing:
         raise ValueError(

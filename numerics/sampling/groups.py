@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from numerics.sampling.diagnostics import diagnose
 from numerics.sampling.trust import trust
+from theory import checks
 from theory.trajectories import labelled_array
 
 __all__ = ["group_influence"]
@@ -73,6 +74,8 @@ def group_influence(
     >>> round(both.sel(source="ab", query="ab").item(), 12)
     1.0
     """
+    checks.instance("draws", draws, xr.DataArray, made_by="sample(...)")
+    checks.instance("groups", groups, Mapping, made_by="{name: [names of samples]}")
     if set(draws.dims) != {"epoch", "chain", "draw", "sample"}:
         raise ValueError(f"draws have dims {draws.dims}, but (epoch, chain, draw, sample) are needed.")
     ordered = draws.transpose("epoch", "chain", "draw", "sample")

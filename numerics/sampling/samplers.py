@@ -47,7 +47,7 @@ class Sampler(ABC):
     def __post_init__(self) -> None:
         checks.positive("step_size", self.step_size)
         checks.positive("n_beta", self.n_beta)
-        checks.nonnegative("localization", self.localization)
+        checks.nonnegative_number("localization", self.localization)
 
     @classmethod
     @abstractmethod
@@ -225,11 +225,10 @@ class RMSPropSGLD(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must be in [0, 1), but {self.decay} was given.")
+        checks.share("decay", self.decay, below_one=True)
         checks.positive("stability", self.stability)
         checks.choice("preconditioner", self.preconditioner, ("mean loss", "tempered"))
-        checks.nonnegative("initial_square", self.initial_square)
+        checks.nonnegative_number("initial_square", self.initial_square)
         if self.adaptation is not None:
             checks.integer("adaptation", self.adaptation, at_least=1)
 

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from numerics.sampling.diagnostics import diagnose
+from theory import checks
 
 __all__ = ["Trust", "TrustLevel", "trust"]
 
@@ -83,6 +84,7 @@ def trust(result: xr.Dataset | xr.DataArray, *, chains: int | None = None) -> Tr
     >>> print(trust(draws))
     not to be used: 1 of 2 entries are not known: 3 of 4 chains never move: 1, 2, 3 (sample cat)
     """
+    checks.instance("result", result, (xr.Dataset, xr.DataArray), made_by="bayesian_influence(...) or sample(...)")
     if isinstance(result, xr.DataArray):
         chains = result.sizes.get("chain", 1) if chains is None else chains
         result = diagnose(result)

@@ -103,7 +103,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         checks.integer("hidden", self.hidden, at_least=1)
-        checks.nonnegative("sigma", self.sigma)
+        checks.nonnegative_number("sigma", self.sigma)
         checks.positive("lr", self.lr)
         checks.integer("epochs", self.epochs, at_least=1)
         checks.integer("checkpoint_every", self.checkpoint_every, at_least=1)
@@ -156,7 +156,9 @@ def batch_order(n_samples: int, batch_size: int, epoch: int, seed: int = 0) -> l
     >>> [batch.tolist() for batch in batch_order(5, 2, epoch=0)]
     [[2, 4], [3, 0], [1]]
     """
-    order = np.random.default_rng([seed, epoch]).permutation(n_samples)
+    for name, value, least in (("n_samples", n_samples, 1), ("batch_size", batch_size, 1), ("epoch", epoch, 0)):
+        checks.integer(name, value, at_least=least)
+    order = np.random.default_rng([checks.integer("seed", seed, at_least=0), epoch]).permutation(n_samples)
     return [order[k : k + batch_size] for k in range(0, n_samples, batch_size)]
 
 

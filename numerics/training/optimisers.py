@@ -113,7 +113,7 @@ class SGD(Optimiser):
 
     def __post_init__(self) -> None:
         _share("momentum", self.momentum)
-        checks.nonnegative("weight_decay", self.weight_decay)
+        checks.nonnegative_number("weight_decay", self.weight_decay)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0.")
 
@@ -195,7 +195,7 @@ class Adam(Optimiser):
             _share(f"betas[{k}]", beta)
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
         checks.positive("eps", self.eps)
-        checks.nonnegative("weight_decay", self.weight_decay)
+        checks.nonnegative_number("weight_decay", self.weight_decay)
 
     @property
     def memories(self) -> int:

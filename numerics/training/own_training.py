@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,8 +104,6 @@ class OwnTraining:
 
     def _measured(self, run: ModuleCheckpoints) -> Outcome:
         """Evaluate the queries at every checkpoint, one at a time."""
-        # torch swaps weights within the module, which threads must not share.
-        run = ModuleCheckpoints(run.epochs, copy.deepcopy(run.model), run.weights, run.states)
         for query in self.queries.about:
             ModuleCheckpoints(run.epochs[:1], query.on(run.model), run.at(run.epochs[:1]).flat).check_fits(
                 query.samples

@@ -19,14 +19,16 @@ import xarray as xr
 from jaxtyping import Int
 from numpy.typing import ArrayLike
 
+from numerics.models.given import named_samples
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Parts, Samples
 from numerics.training.descent import TrainingConfig, check_training
 from numerics.training.own_training import Fit
 from numerics.training.part_weights import PartWeights, part_positions, refuse_without_model
-from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
+from numerics.training.reweighting import changed_weights, described, labelled, weight_change
 from numerics.training.runs import Problem
+from theory import checks
 from theory.hierarchy import Dataset
 
 __all__ = ["leave_group_out", "leave_one_out", "retrain"]
@@ -141,7 +143,7 @@ def leave_one_out(
         problem = Problem(dataset, config, queries, model, initial, seeds, parts=parts)
         positions = part_positions(dataset, sources)
         return _parts_reweighted(problem, sources, positions, epsilon, executor, store, progress)
-    groups = {name: [name] for name in source_names(dataset, sources)}
+    groups = {name: [name] for name in named_samples(dataset, sources)}
     problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
     return _reweighted(problem, groups, epsilon, executor, store, repeat, progress)
 
@@ -191,9 +193,10 @@ def leave_group_out(
     Frozen({'epoch': 3, 'source': 2, 'query': 8})
     """
     check_training(dataset, config, model)
+    checks.instance("groups", groups, Mapping, made_by="{name: [names of samples]}")
     if not groups:
         raise ValueError("groups is empty; name at least one group of samples.")
-    members = {name: source_names(dataset, group, f"group {name!r}") for name, group in groups.items()}
+    members = {name: named_samples(dataset, group, f"group {name!r}") for name, group in groups.items()}
     problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
     return _reweighted(problem, members, epsilon, executor, store, repeat, progress)
 
@@ -241,6 +244,7 @@ def retrain(
     >>> bool(abs(losses.sel(run="always") - losses.sel(run="in turns")).max() < 1e-6)
     True
     """
+    checks.instance("weights", weights, Mapping, made_by="{name: sample weights}")
     if not weights:
         raise ValueError("weights is empty; name at least one run and give its sample weights.")
     problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)

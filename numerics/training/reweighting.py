@@ -16,7 +16,7 @@ from theory import checks
 from theory.hierarchy import Dataset
 from theory.trajectories import labelled_array
 
-__all__ = ["changed_weights", "described", "labelled", "source_names", "weight_change"]
+__all__ = ["changed_weights", "described", "labelled", "weight_change"]
 
 
 def described(queries: Queries) -> dict[str, object]:
@@ -24,20 +24,6 @@ def described(queries: Queries) -> dict[str, object]:
     if queries.measured == "loss":
         return {"long_name": "influence (negative = helps)", "units": "loss per sample weight"}
     return {"long_name": f"influence on {queries.measured}", "units": f"{queries.measured} per sample weight"}
-
-
-def source_names(dataset: Dataset | Samples, sources: Sequence[str] | None, label: str = "sources") -> tuple[str, ...]:
-    """Return the names of samples asked for, all if not given, refusing none, unknown ones and repetitions."""
-    names = dataset.names if sources is None else tuple(sources)
-    if not names:
-        raise ValueError(f"{label} is empty; name at least one sample.")
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ValueError(f"{label} names {name!r} twice; name every sample once.")
-        seen.add(name)
-        dataset.index(name)
-    return names
 
 
 def changed_weights(

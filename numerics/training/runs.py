@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import pickle
 import warnings
@@ -79,7 +78,7 @@ class OurTraining:
         """Train once and return what came of it."""
         given = None if self.model is None else self.initial[seed][None]
         dataset, queries = self.dataset, self.queries
-        model = copy.deepcopy(self.model)  # torch swaps weights within the module, which threads must not share
+        model = self.model
         if self.parts is not None:
             assert model is not None
             dataset, queries = self.parts.weighted(beta), self.parts.queries(queries)

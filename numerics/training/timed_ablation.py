@@ -16,13 +16,15 @@ import xarray as xr
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from numerics.curvature.memory import refuse_too_large
+from numerics.models.given import named_samples
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Samples
 from numerics.training.descent import Descent, State, TrainingConfig, check_training, copied, joined, repeated
 from numerics.training.initial import warn_if_trained
 from numerics.training.own_training import Fit
-from numerics.training.reweighting import changed_weights, described, labelled, source_names, weight_change
+from numerics.training.reweighting import changed_weights, described, labelled, weight_change
 from numerics.training.runs import Problem, Results
 from numerics.training.train import descend, descent_of, recorded_settings, refuse_not_finite
 from theory import checks
@@ -88,10 +90,15 @@ def timed_ablation(
     epsilon = weight_change(epsilon)
     window = checks.integer("window", window, at_least=1)
     every = checks.integer("every", every, at_least=1)
-    names = source_names(dataset, sources)
+    names = named_samples(dataset, sources)
     if fit is not None or executor is not None or store is not None:
         problem = Problem(dataset, config, queries, model, initial, seeds, w1, w2, fit)
         starts = _starts(length := _length(problem, epochs), window, every)
+        refuse_too_large(
+            (1 + len(starts) * len(names)) * length * len(dataset),
+            f"weights of {len(dataset)} samples at {length} epochs for {len(starts)} windows x {len(names)} sources",
+            "name fewer sources, or lay windows farther apart by every=",
+        )
         runs = _windows(dataset, names, starts, length, window, epsilon)
         if fit is None:  # every epoch of a window is summed, however far checkpoints are apart
             problem = replace(problem, config=replace(config or TrainingConfig(), checkpoint_every=1))

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from numerics.curvature.influence_request import plain_labels, with_parts
+from numerics.models.given import named_samples
 from numerics.models.module import TorchModel
 from numerics.models.queries import Asked
 from numerics.models.samples import Parts, Samples
@@ -30,7 +31,7 @@ from numerics.training.linear_descent import LinearDescent
 from numerics.training.linearised_descent import LinearisedDescent, LinearisedLinear, LinearisedModule
 from numerics.training.module_descent import ModuleDescent
 from numerics.training.part_weights import refuse_without_model
-from numerics.training.reweighting import described, source_names
+from numerics.training.reweighting import described
 from numerics.training.train import descent_of, recorded_settings, refuse_not_finite
 from theory import checks
 from theory.hierarchy import Dataset
@@ -121,7 +122,7 @@ def unrolled_influence(
         warn_if_trained(model, Samples.of(dataset))
     stretch = config.epochs if exposure_every is None else checks.integer("exposure_every", exposure_every, at_least=1)
     refuse_without_model(model, None, sources)
-    names: Sequence[Any] = sources.labels if isinstance(sources, Parts) else source_names(dataset, sources)
+    names: Sequence[Any] = sources.labels if isinstance(sources, Parts) else named_samples(dataset, sources)
     descent = differentiable(descent_of(dataset, config, queries=queries, model=model, initial=initial, w1=w1, w2=w2))
     if isinstance(sources, Parts):
         assert isinstance(descent, ModuleDescent)

@@ -42,7 +42,7 @@ def test_settings_with_another_seed_are_another_key():
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
 def test_a_device_that_cannot_be_used_is_refused(device):
-    with pytest.raises(ValueError, match=f"device '{device}' cannot be used .*; use cpu."):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used"):
         FigureSettings(device=device)
 
 

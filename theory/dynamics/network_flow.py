@@ -9,7 +9,8 @@ continuous in the weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,7 @@ class NetworkFlow:
         strongest = float(np.linalg.norm(syx, ord=2))
         with np.errstate(divide="ignore", invalid="ignore"):
             self.imbalance = float(np.abs(spread).max() / strongest) if np.any(spread) else 0.0
-        self._syx = syx
-        self._closed = ModalFlow(first, second, syx, 1.0, lam)
-        self._integrated = IntegratedFlow(first, second, syx, 1.0, sxx)
+        self._scaled, self._lambda, self._sxx = (first, second, syx), lam, sxx
         if sxx is None:
             share = (self.imbalance - MOST_IMBALANCE) / (LEAST_INTEGRATED - MOST_IMBALANCE)
             self._share = float(np.clip(share, 0.0, 1.0))
@@ -75,10 +74,18 @@ class NetworkFlow:
         self._compared = _LONGEST_COMPARED / max(strongest, 1e-300)
         self.method = EXACT if self._share == 0 else INTEGRATED
 
+    @cached_property
+    def _closed(self) -> ModalFlow:
+        return ModalFlow(*self._scaled, 1.0, self._lambda)
+
+    @cached_property
+    def _integrated(self) -> IntegratedFlow:
+        return IntegratedFlow(*self._scaled, 1.0, self._sxx)
+
     def maps_at(self, t: Float[np.ndarray, " t"]) -> Iterator[tuple[slice, Float[np.ndarray, "m o p"]]]:
         """Yield W = W_2 W_1 at increasing finite times, and which of them."""
         clock = self._clock(t)
-        for piece, maps in self._mixed(self._closed.maps_at(clock), self._integrated.maps_at(clock)):
+        for piece, maps in self._mixed(lambda flow: flow.maps_at(clock)):
             yield piece, self._maps(maps)
 
     def factors_at(
@@ -86,15 +93,16 @@ class NetworkFlow:
     ) -> Iterator[tuple[slice, Float[np.ndarray, "m h p"], Float[np.ndarray, "m o h"]]]:
         """Yield W_1 and W_2 at increasing finite times, and which of them."""
         clock = self._clock(t)
-        for piece, *layers in self._mixed(self._closed.factors_at(clock), self._integrated.factors_at(clock)):
+        for piece, *layers in self._mixed(lambda flow: flow.factors_at(clock)):
             yield piece, layers[0] * self._unit, layers[1] * self._unit
 
-    def _mixed(self, closed: Iterator[Any], integrated: Iterator[Any]) -> Iterator[Any]:
-        """Yield what either flow does, or both in the shares of each; an unused iterator never starts."""
+    def _mixed(self, run: Callable[[ModalFlow | IntegratedFlow], Iterator[Any]]) -> Iterator[Any]:
+        """Yield what a run of either flow does, or of both in the shares of each; one that is not used is not made."""
         if self._share in (0.0, 1.0):
-            yield from integrated if self._share else closed
+            yield from run(self._integrated if self._share else self._closed)
             return
-        for piece, *arrays in closed:
+        integrated = run(self._integrated)
+        for piece, *arrays in run(self._closed):
             others = [next(integrated)[1:] for _ in range(piece.start, piece.stop)]  # one time each
             both = zip(arrays, zip(*others, strict=True), strict=True)
             yield piece, *[(1 - self._share) * one + self._share * np.concatenate(other) for one, other in both]
@@ -128,9 +136,9 @@ class NetworkFlow:
         """
         if self.method == EXACT:
             return self._maps(self._closed.limit())
-        if not np.any(self._syx):
+        if not np.any(self._scaled[2]):
             raise ValueError("t must be finite: without a target these layers decay along a path with no closed form.")
-        u, s, v = singular_modes(self._syx)
+        u, s, v = singular_modes(self._scaled[2])
         kept = min(len(s), self.hidden)
         cut = any(block.start < kept < block.stop for block in degenerate_blocks(s, tolerance=0.0))
         found = self._closed.limit()

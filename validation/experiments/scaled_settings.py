@@ -50,6 +50,7 @@ def settings_for(dataset: Dataset, *, seed: int = 0) -> Settings:
     >>> settings_for(hierarchical_dataset()).training.epochs
     10000
     """
+    checks.instance("dataset", dataset, Dataset, made_by="theory.Dataset(inputs, targets)")
     refuse_unfit(dataset)
     s = np.linalg.svd(dataset.syx, compute_uv=False)
     s = s[s > 1e-6 * s[0]]
