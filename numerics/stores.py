@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import xarray as xr
 
 from numerics.errors import DamagedResultWarning, StoreMismatch
 
-__all__ = ["ResultStore", "whole_file", "write_whole"]
+__all__ = ["ResultStore", "read_object", "whole_file", "write_whole"]
 
 
 class ResultStore:
@@ -62,9 +62,9 @@ class ResultStore:
 
     def _check_header(self, header: Path, configuration: Mapping[str, str]) -> None:
         try:
-            stored = json.loads(header.read_text())
+            stored = read_object(header)
         except ValueError as error:
-            raise ValueError(f"{header} cannot be read: {error}. Delete {self._folder}, or give another.") from error
+            raise ValueError(f"{error} Delete {self._folder}, or give another.") from error
         if different := [name for name, value in configuration.items() if stored.get(name) != value]:
             raise StoreMismatch(
                 f"the store {self._folder} belongs to another {self._kind}: its {', '.join(different)} "
@@ -98,6 +98,33 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is there as a whole or not at all, even if the machine stops or the disk is full."""
     with whole_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises
+    ------
+    ValueError
+        If the file holds something else, or is damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "numbers"
+    >>> write_whole(path, "[1, 2]")
+    >>> read_object(path)
+    Traceback (most recent call last):
+    ...
+    ValueError: ... cannot be read: it holds a list, not an object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object.")
+    except (ValueError, RecursionError) as error:  # not text, not JSON, something else, or nested without end
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -148,6 +148,7 @@ def read_or_refused(kind, edits):
 @pytest.mark.parametrize("kind", READERS)
 @settings(max_examples=INPUTS)
 @given(edits=EDITS)
+@example(edits=[("cut", 0.0, 0.0, b""), ("put", 0.0, 0.0, b"1e999")])  # JSON, but a number
 def test_a_damaged_file_is_read_or_refused_in_a_sentence(kind, edits):
     read_or_refused(kind, edits)
 

@@ -6,7 +6,6 @@ read, ``tokenizer.json`` beside them or in the folder itself.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from numerics.models.module import TorchModel
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+from numerics.stores import read_object
 
 __all__ = ["load_revisions", "load_tokenizer"]
 
@@ -165,10 +165,7 @@ def _made(folder: Path) -> torch.nn.Module:
     path = folder / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}, which says what the model is; give the module.")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    config = read_object(path)
     try:
         return CausalTransformer(TransformerConfig.of_neox(config))
     except (ValueError, KeyError) as unread:

@@ -18,6 +18,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from numerics.errors import StoreMismatch
+from numerics.stores import read_object
 from theory.trajectories import labelled_array
 
 __all__ = ["TokenDraws", "as_token_draws", "chain_path"]
@@ -184,7 +185,7 @@ def as_token_draws(draws: TokenDraws | xr.DataArray | np.ndarray) -> TokenDraws:
 
 def _read_call(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = read_object(path)
         return {key: content[key] for key in ("key", "epochs", "chains", "draws", "shape", "attrs")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged; delete the folder {path.parent} and sample again.") from error

@@ -34,7 +34,7 @@ from numerics.models.given import check_tokens_given
 from numerics.models.samples import Samples
 from numerics.models.slopes import check_gradients
 from numerics.sampling.samplers import SGLD, Sampler
-from numerics.stores import write_whole
+from numerics.stores import read_object, write_whole
 from numerics.threads import one_thread
 from theory import checks
 
@@ -251,18 +251,25 @@ def _each(
 # --- whether the step is stable ----------------------------------------------------------------------------------
 
 
+def _known_curvatures(path: Path) -> dict[str, list[float]]:
+    """Return what was measured before, by epoch; nothing where the file is damaged, so that it is measured again."""
+    try:
+        found = read_object(path) if path.exists() else {}
+        return {epoch: [float(curvature), float(slope)] for epoch, (curvature, slope) in found.items()}
+    except (ValueError, TypeError):
+        return {}
+
+
 def _check_steps(plan: _Plan, checkpoints: ModuleCheckpoints, folder: Path, executor: Executor | None) -> None:
     """Refuse a step that is unstable at some checkpoint; warn once where it may be. Curvatures are kept in a file."""
     path = folder / _CURVATURES
-    known: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+    known = _known_curvatures(path)
     tasks = [_Task(plan, checkpoints.at([e]), 0, folder) for e in checkpoints.epochs if repr(float(e)) not in known]
 
     def finished(number: int, result: object) -> None:
         assert isinstance(result, tuple)
         known[repr(float(tasks[number].checkpoint.epochs[0]))] = list(result)
-        partial = path.with_name(f"{_CURVATURES}.partial")
-        partial.write_text(json.dumps(known))
-        os.replace(partial, path)
+        write_whole(path, json.dumps(known))
 
     _each(_measure_curvature, tasks, executor, finished)
     doubts = []

@@ -379,8 +379,11 @@ def test_a_grown_grid_is_finished_from_the_store(tmp_path, threads, monkeypatch)
     check_same(found, sweep(DATA, RUN, larger, measure=MEASURE, executor=threads))
 
 
-def test_ctrl_c_loses_nothing_and_a_rerun_continues(tmp_path, threads, reference, monkeypatch):
+def test_ctrl_c_loses_nothing_and_a_rerun_continues(tmp_path, threads, reference, monkeypatch, request):
     """SIGINT arrives when the first setting has been reported; whatever else was running is kept as well."""
+    # A shell that starts the tests in the background lets them ignore the signal.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     calls = count_samplings(monkeypatch)
     settings = {"measure": MEASURE, "executor": threads, "store": tmp_path}
     signals = iter([signal.SIGINT])

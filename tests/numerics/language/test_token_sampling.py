@@ -125,6 +125,17 @@ def test_an_interrupted_run_goes_on_and_finished_chains_stay(tmp_path, monkeypat
     assert opened.attrs["n_beta"] == 50.0
 
 
+@pytest.mark.parametrize("damage", ["", "[1, 2]", '{"0.0": 3}', '{"0.0": ["a", "b"]}', "\x00"])
+def test_a_damaged_note_of_curvatures_is_measured_again(tmp_path, damage):
+    settings = {"recorded": ASKED, "chains": 1, "draws": 3, "batch_size": 4}
+    expected = sample_tokens(CORPUS, bigrams(), tmp_path, MILD, **settings).to_xarray()
+    note = tmp_path / "curvature.json"
+    whole = note.read_text()
+    note.write_text(damage)
+    np.testing.assert_array_equal(sample_tokens(CORPUS, bigrams(), tmp_path, MILD, **settings).to_xarray(), expected)
+    assert note.read_text() == whole
+
+
 def test_other_calls_and_other_weights_are_refused(tmp_path):
     settings = {"recorded": ASKED, "chains": 1, "draws": 4, "batch_size": 4}
     sample_tokens(CORPUS, bigrams(), tmp_path, MILD, **settings)
