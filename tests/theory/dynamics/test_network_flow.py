@@ -138,7 +138,7 @@ def test_the_answer_has_no_step_where_integration_takes_over(function):
         below, above = (function(a, w2, syx, TIMES, 1.0) for a in moved)
         steps = zip(below, above, strict=True) if isinstance(below, tuple) else [(below, above)]
         for one, other in steps:
-            # relative changes of some 2e-3 * end in layers of size 1, amplified by what one over the gaps allows
+            # 2e-3 of the way to the end in either of two layers of size 1, over gaps of 0.2: 10 times 2e-3 * end
             assert np.abs(one - other).max() <= 10 * 2e-3 * end
     # a switch instead would be seen: at the upper end the closed form is off by more than that
     closed = np.concatenate([maps for _, maps in ModalFlow(moved[1], w2, syx, 1.0).maps_at(TIMES)])
