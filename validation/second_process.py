@@ -16,6 +16,9 @@ from validation.registry import Claim, ClaimResult, run_claim, select_claims
 
 __all__ = ["SharedClaims"]
 
+# Families whose claims share runs of minutes, which both processes would make.
+_TOGETHER = {"language"}
+
 
 class SharedClaims:
     """Claims of the ledger that two processes measure, each with shared runs of its own.
@@ -50,6 +53,7 @@ class SharedClaims:
         self.results: dict[int, ClaimResult] = {}
         self._waiting = deque(range(len(self.claims)))
         self._lock = threading.Lock()
+        self._begun: dict[str, str] = {}  # families that stay together, and the process that measures them
         self._started, self._finished = started, finished
         self._process: multiprocessing.process.BaseProcess | None = None
         if settings is not None:
@@ -64,9 +68,18 @@ class SharedClaims:
             self._thread.start()
 
     def next(self) -> int | None:
-        """Return the place of the next claim for the first process; None if none is left."""
+        """Return the place of the next claim for the first process; None if none is left for it."""
         with self._lock:
-            return self._waiting.popleft() if self._waiting else None
+            return self._taken(list(self._waiting), "first")
+
+    def _taken(self, places: Sequence[int], process: str) -> int | None:
+        """Take the first of some waiting claims whose family the other process has not begun, if it stays together."""
+        for k in places:
+            family = self.claims[k].family
+            if family not in _TOGETHER or self._begun.setdefault(family, process) == process:
+                self._waiting.remove(k)
+                return k
+        return None
 
     def wait(self) -> None:
         """Wait for what the second process is measuring, or take it back if that process has died."""
@@ -85,11 +98,8 @@ class SharedClaims:
 
     def _last(self) -> int | None:
         with self._lock:
-            for k in reversed(self._waiting):
-                if self.claims[k].measure.__module__.startswith("validation.claims."):
-                    self._waiting.remove(k)
-                    return k
-        return None
+            ours = [k for k in self._waiting if self.claims[k].measure.__module__.startswith("validation.claims.")]
+            return self._taken(ours[::-1], "second")
 
     def _hand_over(self) -> None:
         while (k := self._last()) is not None:
@@ -100,6 +110,7 @@ class SharedClaims:
             except (EOFError, OSError):  # it died, or was ended: the first process measures what it had
                 with self._lock:
                     self._waiting.append(k)
+                    self._begun.clear()
                 return
             self._finished(self.results[k])
 

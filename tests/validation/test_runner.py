@@ -12,6 +12,7 @@ from rich.console import Console
 from validation import PAIRS, Claim, ClaimResult, ToyExperiment, Verdict, run_ledger, select_claims
 from validation.registry import Check, numerics, theory
 from validation.report import bound, number, print_ledger, summary, tightest, write_json
+from validation.second_process import SharedClaims
 
 SOME = (theory("a"), numerics("b"))
 
@@ -203,3 +204,12 @@ def test_an_interrupted_run_ends_its_second_process():
     ledger = run_ledger("A run", ToyExperiment(), claims=claims, processes=2, started=started.append)
     assert ledger.unfinished == ("own", "mini-batches-are-unbiased")
     assert not multiprocessing.active_children()
+
+
+def test_claims_that_share_long_runs_stay_in_one_process():
+    shared = SharedClaims(select_claims(["copying-gate", "deep-chains", "cosine-limit"]), None)
+    names = {claim.identifier: k for k, claim in enumerate(shared.claims)}
+    assert shared._last() == names["cosine-limit"]  # the second process begins the family of language models
+    assert shared.next() == names["deep-chains"]
+    assert shared.next() is None
+    assert shared._last() == names["copying-gate"]

@@ -91,8 +91,8 @@ def test_trust_of_groups_is_that_of_the_products_of_their_sums():
 
     good = found(noise)
     assert good["trust"] == "good"
-    # R-hat^2 - 1 is chi^2_7 / 2000 (`trust`), below 0.02 up to chi^2 = 80; the effective number is that of 2000
-    # independent products, which its estimate from autocorrelations knows to some tenth: a factor 2 either way is 7 of it
+    # R-hat^2 - 1 is chi^2_7 / 2000 (`trust`), below 0.04 up to chi^2 = 80; the effective number of 2000 independent
+    # products is estimated to some tenth
     assert abs(good["r_hat"] - 1) < 0.02
     assert 1000 < good["ess"] < 3000
     apart = noise.copy()
